@@ -1,0 +1,671 @@
+"""Bytes into pixels: once, early, at bounded size, and without trusting the bytes.
+
+A file is recognised by its first bytes, its declared size is checked, and only then does
+the one Pillow decoder for that format see it. Whatever is wrong with a file comes out as
+an `ImageError` with a code from the closed list in `item.tables`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import math
+import re
+import struct
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import PIL.Image
+from numpy.typing import ArrayLike, NDArray
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+from pydantic import BaseModel, Field
+
+from item.tables import ErrorCode, Note
+
+Format = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+
+_FILE_CLASSES: dict[str, type[ImageFile]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "WEBP": WebPImageFile,
+    "GIF": GifImageFile,
+    "BMP": BmpImageFile,
+    "TIFF": TiffImageFile,
+}
+# Opened by class, not by PIL.Image.open: that would try other formats' parsers, turn JPEGs
+# into MPOs, and apply the process-wide MAX_IMAGE_PIXELS before the limit of the profile.
+
+
+class Decoding(BaseModel, frozen=True, extra="forbid"):
+    """How images are decoded; part of a model profile.
+
+    Memory is bounded by these numbers. Measured beyond the file itself, at its peak and for
+    each declared pixel: 24 bytes for a WebP, 14 for a PNG or TIFF with transparency, 9 for
+    other files, 6 to 8 for a progressive JPEG and less than 1 for any other JPEG, which is
+    shrunk while it is decoded. A TIFF whose directory is built to do harm can take 40 bytes
+    for each of its own.
+    """
+
+    max_side: int = Field(default=512, ge=1)
+    """Pictures are shrunk so that the longer side has at most so many pixels."""
+    max_pixels: int = Field(default=100_000_000, ge=1)
+    """A declared width x height above this is rejected before anything is decoded."""
+    max_bytes: int = Field(default=64 * 2**20, ge=1)
+    formats: tuple[Format, ...] = Field(default=get_args(Format), min_length=1)
+    """Pillow's names of the formats that are decoded."""
+
+
+class ImageError(Exception):
+    """An image cannot be used, and it is the file's fault.
+
+    Attributes
+    ----------
+    code : ErrorCode
+    message : str
+        One sentence with the particulars, printable ASCII.
+    """
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True)
+class Image:
+    """A decoded image.
+
+    Attributes
+    ----------
+    pixels : uint8 ndarray of shape (height', width', 3)
+        RGB, upright, shrunk to `Decoding.max_side` where it was larger.
+    width, height : int
+        Size of the upright image at full size, in pixels.
+    format : str
+        Lower case: ``"jpeg"``, ``"png"``, ...
+    jpeg_quality : float or None
+        Estimate from 1 to 100; None for other formats.
+    notes : tuple of Note
+        What was done to an unusual image.
+    """
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+    format: str
+    jpeg_quality: float | None
+    notes: tuple[Note, ...]
+
+
+def image_id(data: bytes) -> str:
+    """SHA-256 of the bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def decode(data: bytes, decoding: Decoding) -> Image:
+    """Decode an image file at bounded size.
+
+    The first frame of an animation or page of a document; CMYK to RGB; more than 8 bits
+    scaled to 8; transparency on white; EXIF orientation applied; colour profiles ignored.
+    The same bytes give the same pixels.
+
+    Parameters
+    ----------
+    data : bytes
+        The file, of any length and content.
+    decoding : Decoding
+
+    Returns
+    -------
+    Image
+
+    Raises
+    ------
+    ImageError
+        The only exception, whatever the bytes are.
+    """
+    name = _recognise(data, decoding)
+    _silence_pillow()
+    notes: set[Note] = set()
+    with _blame_file(name, data):
+        if name == "WEBP":
+            _check_webp_canvas(data, decoding)
+        file = _FILE_CLASSES[name](io.BytesIO(_strip_png(data) if name == "PNG" else data))
+        _check_size(file, data, decoding)
+        size, raw_mode = file.size, _raw_mode(file)
+        turned_by_pillow = isinstance(file, TiffImageFile)
+        orientation = _tiff_orientation(file) if isinstance(file, TiffImageFile) else 1
+        if _is_animated(file, data):
+            notes.add(Note.FIRST_FRAME)
+        file.draft(file.mode, _bounded(size, decoding.max_side))
+        file.load()
+        if turned_by_pillow:
+            size = file.size
+        else:
+            orientation = _exif_orientation(file)
+        picture = _eight_bit_rgb(file, raw_mode, _bounded(size, decoding.max_side), notes)
+    if orientation in _TURNS:
+        notes.add(Note.EXIF_ROTATED)
+        if not turned_by_pillow:
+            picture = picture.transpose(_TURNS[orientation])
+            size = size[::-1] if orientation >= 5 else size
+    quality = _jpeg_quality(file) if isinstance(file, JpegImageFile) else None
+    return Image(
+        pixels=np.array(picture),
+        width=size[0],
+        height=size[1],
+        format=name.lower(),
+        jpeg_quality=quality,
+        notes=tuple(note for note in Note if note in notes),
+    )
+
+
+def squash(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Resize to a square, whatever the aspect ratio.
+
+    Parameters
+    ----------
+    pixels : uint8 ndarray of shape (height, width, 3)
+    side : int
+
+    Returns
+    -------
+    uint8 ndarray of shape (side, side, 3); bicubic with antialiasing.
+    """
+    square = PIL.Image.fromarray(pixels).resize((side, side), PIL.Image.Resampling.BICUBIC)
+    return np.array(square)
+
+
+def crop(pixels: NDArray[np.uint8], box: Sequence[float]) -> NDArray[np.uint8]:
+    """Cut a box out of a picture.
+
+    Parameters
+    ----------
+    pixels : uint8 ndarray of shape (height, width, 3)
+    box : x0, y0, x1, y1 in pixels of this picture
+        Fractions are widened to whole pixels; what lies outside the picture is left off.
+
+    Returns
+    -------
+    uint8 ndarray, a view, at least one pixel wide and high.
+    """
+    height, width = pixels.shape[:2]
+    left, top, right, bottom = box
+    x0 = min(max(math.floor(left), 0), width - 1)
+    y0 = min(max(math.floor(top), 0), height - 1)
+    x1 = min(max(math.ceil(right), x0 + 1), width)
+    y1 = min(max(math.ceil(bottom), y0 + 1), height)
+    return pixels[y0:y1, x0:x1]
+
+
+# fmt: off
+_LUMA = np.array([
+    16, 11, 10, 16,  24,  40,  51,  61,
+    12, 12, 14, 19,  26,  58,  60,  55,
+    14, 13, 16, 24,  40,  57,  69,  56,
+    14, 17, 22, 29,  51,  87,  80,  62,
+    18, 22, 37, 56,  68, 109, 103,  77,
+    24, 35, 55, 64,  81, 104, 113,  92,
+    49, 64, 78, 87, 103, 121, 120, 101,
+    72, 92, 95, 98, 112, 100, 103,  99,
+])
+_CHROMA = np.array([
+    17, 18, 24, 47, 99, 99, 99, 99,
+    18, 21, 26, 66, 99, 99, 99, 99,
+    24, 26, 56, 99, 99, 99, 99, 99,
+    47, 66, 99, 99, 99, 99, 99, 99,
+    99, 99, 99, 99, 99, 99, 99, 99,
+    99, 99, 99, 99, 99, 99, 99, 99,
+    99, 99, 99, 99, 99, 99, 99, 99,
+    99, 99, 99, 99, 99, 99, 99, 99,
+])
+# fmt: on
+_QUALITIES = np.arange(1, 101)
+_PERCENT = np.where(_QUALITIES < 50, 5000 // _QUALITIES, 200 - 2 * _QUALITIES)
+_STANDARD_TABLES = np.clip(
+    (np.stack([_LUMA, _CHROMA]) * _PERCENT[:, None, None] + 50) // 100, 1, 255
+)
+
+
+def estimate_jpeg_quality(tables: Sequence[ArrayLike]) -> float | None:
+    """Quality setting under which libjpeg would have made the nearest tables.
+
+    libjpeg (``jpeg_quality_scaling`` and ``jpeg_add_quant_table`` in ``jcparam.c``) turns
+    a quality q into a percentage, 5000 // q below 50 and 200 - 2 q from there on, and
+    multiplies the example tables of ITU-T T.81, Annex K.1 by it, rounded and kept within
+    1 and 255. This compares with the outcome for every q and returns the one with the
+    smallest sum of absolute differences: exact for the tables of libjpeg and its kin,
+    a likeness for others.
+
+    Parameters
+    ----------
+    tables : up to two arrays of 64
+        The luma and, if there is another, the chroma table, row by row (not in zigzag).
+
+    Returns
+    -------
+    float from 1 to 100, or None if there is no table of 64 positive entries.
+    """
+    given = [np.asarray(table, dtype=np.int64).ravel() for table in tables[:2]]
+    if not given or any(table.shape != (64,) or table.min() < 1 for table in given):
+        return None
+    standard = _STANDARD_TABLES[:, : len(given)]
+    distances = np.abs(standard - np.stack(given)).sum(axis=(1, 2))
+    return float(_QUALITIES[distances.argmin()])
+
+
+def _jpeg_quality(file: JpegImageFile) -> float | None:
+    slots = [component[3] for component in file.layer[:2]]
+    tables = [file.quantization[slot] for slot in dict.fromkeys(slots) if slot in file.quantization]
+    return estimate_jpeg_quality(tables)
+
+
+# What a file is, by its first bytes.
+
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"8BPS", "PSD"),
+    (b"%PDF-", "PDF"),
+    (b"%!PS", "EPS"),
+    (b"\xc5\xd0\xd3\xc6", "EPS"),
+    (b"\0\0\1\0", "ICO"),
+    (b"\0\0\2\0", "CUR"),
+    (b"icns", "ICNS"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"II\xbc", "JPEG XR"),
+    (b"DDS ", "DDS"),
+    (b"\x76\x2f\x31\x01", "OpenEXR"),
+    (b"#?RADIANCE", "Radiance HDR"),
+    (b"qoif", "QOI"),
+    (b"gimp xcf", "XCF"),
+    (b"\x8aMNG\r\n\x1a\n", "MNG"),
+    (b"\x1a\x45\xdf\xa3", "WebM"),
+)
+_BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
+
+
+def _format_name(data: bytes) -> str | None:
+    """Name of the format that the first bytes announce, decoded here or not."""
+    if data[:4] == b"II*\0" and data[8:10] == b"CR":
+        return "CR2"
+    for magic, name in _MAGIC:
+        if data.startswith(magic):
+            return name
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADER_SIZES:
+        return "BMP"
+    if re.match(rb"P[1-7]\s", data):
+        return "PNM"
+    if data[4:8] == b"ftyp":
+        brands = data[8 : 8 + 64]
+        if b"avif" in brands or b"avis" in brands:
+            return "AVIF"
+        if re.match(rb"hei[cxms]|hev[cxms]|mif1|msf1", brands):
+            return "HEIC"
+        return "CR3" if brands.startswith(b"crx ") else "MP4"
+    text = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith((b"<?xml", b"<!--", b"<!doctype svg", b"<svg")) and b"<svg" in text:
+        return "SVG"
+    return None
+
+
+def _recognise(data: bytes, decoding: Decoding) -> str:
+    """Name of the format in which the file is to be decoded."""
+    if not data:
+        raise ImageError(ErrorCode.EMPTY_FILE, ErrorCode.EMPTY_FILE.sentence)
+    if len(data) > decoding.max_bytes:
+        raise ImageError(
+            ErrorCode.TOO_MANY_BYTES,
+            f"The file has {len(data)} bytes, and the limit is {decoding.max_bytes}.",
+        )
+    name = _format_name(data)
+    if name is None:
+        raise ImageError(
+            ErrorCode.NOT_AN_IMAGE,
+            f"The first bytes, {data[:8].hex(' ')}, are those of no known image format.",
+        )
+    if name not in decoding.formats:
+        raise ImageError(
+            ErrorCode.UNSUPPORTED_FORMAT,
+            f"The file looks like {name}, and only {', '.join(decoding.formats)} are decoded.",
+        )
+    return name
+
+
+# Limits, before any pixel is decoded.
+
+_MAX_SCANS = 500
+"""Of a progressive JPEG; each costs a pass over the whole image, and encoders write about 10."""
+
+
+def _check_size(file: ImageFile, data: bytes, decoding: Decoding) -> None:
+    _check_pixels(*file.size, decoding)
+    if isinstance(file, TiffImageFile):
+        # libtiff holds one whole tile, however small the image is.
+        tile = file.tag_v2.get(322), file.tag_v2.get(323)
+        if isinstance(tile[0], int) and isinstance(tile[1], int):
+            _check_pixels(tile[0], tile[1], decoding)
+    if file.info.get("progressive") and data.count(b"\xff\xda") > _MAX_SCANS:
+        _, scans = _jpeg_end(data)
+        if scans > _MAX_SCANS:
+            raise ImageError(
+                ErrorCode.CORRUPT, f"The JPEG has {scans} scans, and the limit is {_MAX_SCANS}."
+            )
+
+
+def _check_pixels(width: int, height: int, decoding: Decoding) -> None:
+    if width * height > decoding.max_pixels:
+        raise ImageError(
+            ErrorCode.TOO_MANY_PIXELS,
+            f"The image declares {width} x {height} pixels, "
+            f"and the limit is {decoding.max_pixels} in all.",
+        )
+
+
+def _check_webp_canvas(data: bytes, decoding: Decoding) -> None:
+    # libwebp allocates the whole canvas as soon as the file is opened.
+    if data[12:16] == b"VP8X" and len(data) >= 30:
+        width = 1 + int.from_bytes(data[24:27], "little")
+        height = 1 + int.from_bytes(data[27:30], "little")
+    elif data[12:16] == b"VP8L" and len(data) >= 25:
+        bits = int.from_bytes(data[21:25], "little")
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    elif data[12:16] == b"VP8 " and len(data) >= 30:
+        width, height = (value & 0x3FFF for value in struct.unpack_from("<HH", data, 26))
+    else:
+        return
+    _check_pixels(width, height, decoding)
+
+
+def _bounded(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    width, height = size
+    scale = min(1.0, max_side / max(size))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+# Pixels.
+
+_TURNS = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
+_ORIENTATION_TAG = 0x0112
+
+
+def _exif_orientation(file: ImageFile) -> int:
+    exif = PIL.Image.Exif()
+    try:
+        exif.load(file.info.get("exif") or b"")
+        return int(exif.get(_ORIENTATION_TAG, 1))
+    except Exception:  # broken EXIF raises nearly anything and does not harm the pixels
+        return 1
+
+
+def _tiff_orientation(file: TiffImageFile) -> int:
+    value = file.tag_v2.get(_ORIENTATION_TAG)
+    return value if isinstance(value, int) else 1
+
+
+def _is_animated(file: ImageFile, data: bytes) -> bool:
+    if isinstance(file, GifImageFile):  # Pillow would go on to parse the next frame
+        return _gif_end(data)[1] > 1
+    return bool(getattr(file, "is_animated", False))
+
+
+def _raw_mode(file: ImageFile) -> str:
+    """How the file stores its pixels, in Pillow's words: RGB;16B, L;4, ..."""
+    args = file.tile[0].args if file.tile else None
+    return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def _eight_bit_rgb(
+    file: ImageFile, raw_mode: str, size: tuple[int, int], notes: set[Note]
+) -> PIL.Image.Image:
+    """The loaded file as RGB at the given size; adds to ``notes`` what was done to it."""
+    if file.mode == "F" or file.mode.startswith("I"):
+        notes.add(Note.SIXTEEN_BIT_SCALED)
+        return _scale_to_eight_bits(file, raw_mode, size).convert("RGB")
+    deep = isinstance(file, PngImageFile | TiffImageFile) and ";16" in raw_mode
+    if deep:
+        notes.add(Note.SIXTEEN_BIT_SCALED)  # Pillow has kept the upper byte of each value
+        file.info.pop("transparency", None)  # a colour of 16 bits: no pixel equals it now
+    if file.mode == "CMYK":
+        notes.add(Note.CMYK_CONVERTED)
+    if file.mode == "LAB":
+        raise ImageError(
+            ErrorCode.UNSUPPORTED_FORMAT, "The TIFF is in L*a*b* colours, which are not decoded."
+        )
+    picture = _on_white(file, notes)
+    if picture.size != size:
+        picture = picture.resize(size, PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return picture.convert("RGB")
+
+
+def _on_white(file: ImageFile, notes: set[Note]) -> PIL.Image.Image:
+    """The file as grey or RGB, its transparent parts white."""
+    if not file.has_transparency_data:
+        return file.convert("L" if file.mode in ("1", "L") else "RGB")
+    premultiplied = {"La": "LA", "RGBa": "RGBA"}.get(file.mode)
+    layer = (file.convert(premultiplied) if premultiplied else file).convert("RGBA")
+    alpha = layer.getchannel("A")
+    if alpha.getextrema() == (255, 255):
+        return layer.convert("RGB")
+    notes.add(Note.TRANSPARENCY_ON_WHITE)
+    picture = PIL.Image.new("RGB", layer.size, "white")
+    picture.paste(layer, mask=alpha)
+    return picture
+
+
+def _scale_to_eight_bits(file: ImageFile, raw_mode: str, size: tuple[int, int]) -> PIL.Image.Image:
+    """Grey of 12, 16 or 32 bits or of floats as 8 bits, white being the full scale.
+
+    Only 12 and 16 bits say what white is. For wider numbers it is the least of the usual
+    full scales that holds all values: 1 for floats, 255, 65,535 and then the largest value.
+    """
+    wide = file if file.mode in ("I", "F") else file.convert("I")
+    # BOX: a filter that overshoots could push a value past its full scale.
+    values = np.array(wide.resize(size, PIL.Image.Resampling.BOX), dtype=np.float64)
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).clip(min=0)
+    if file.mode not in ("I", "F"):
+        white = 4095.0 if raw_mode == "I;12" else 65535.0
+    else:
+        largest = float(values.max())
+        scales = (1.0, 255.0, 65535.0) if file.mode == "F" else (255.0, 65535.0)
+        white = next((scale for scale in scales if largest <= scale), largest)
+    return PIL.Image.fromarray(np.rint(values * (255.0 / white)).clip(0, 255).astype(np.uint8))
+
+
+# Whose fault a failure is, and whether the file merely ends too early.
+
+
+@contextmanager
+def _blame_file(name: str, data: bytes) -> Iterator[None]:
+    """Turn whatever Pillow raises into an `ImageError`."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except PIL.Image.DecompressionBombError as error:
+        raise ImageError(
+            ErrorCode.TOO_MANY_PIXELS, f"The {name} is too large for Pillow: {_ascii(error)}."
+        ) from error
+    except Exception as error:  # Pillow's parsers raise nearly any type on hostile bytes
+        if _ends_early(name, data):
+            code, what = ErrorCode.TRUNCATED, "ends before all of its pixels were read"
+        else:
+            code, what = ErrorCode.CORRUPT, "cannot be decoded"
+        raise ImageError(
+            code, f"The {name} of {len(data)} bytes {what}: {_ascii(error)}."
+        ) from error
+
+
+def _ascii(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return re.sub(r"[^ -~]", "?", text)[:200].rstrip(". ")
+
+
+def _ends_early(name: str, data: bytes) -> bool:
+    """Whether the file's own structure promises more bytes than there are."""
+    match name:
+        case "JPEG":
+            return not _jpeg_end(data)[0]
+        case "PNG":
+            return not any(kind == b"IEND" for kind, _, _ in _png_chunks(data))
+        case "GIF":
+            return _gif_end(data)[0]
+        case "WEBP":
+            return len(data) < 8 + int.from_bytes(data[4:8], "little")
+        case "BMP":
+            return len(data) < int.from_bytes(data[2:6], "little")
+        case _:
+            return _tiff_ends_early(data)
+
+
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+
+
+def _jpeg_end(data: bytes) -> tuple[bool, int]:
+    """Whether the first image of the file reaches its end marker, and its number of scans."""
+    position, scans = 2, 0
+    while marker := _JPEG_MARKER.search(data, position):
+        kind = data[marker.end() - 1]
+        position = marker.end()
+        if kind == 0xD9:
+            return True, scans
+        scans += kind == 0xDA
+        if kind not in (0x01, 0xD8):
+            position += int.from_bytes(data[position : position + 2], "big")
+    return False, scans
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and end of each chunk that is there in full."""
+    start = 8
+    while (end := start + 12 + int.from_bytes(data[start : start + 4], "big")) <= len(data):
+        yield data[start + 4 : start + 8], start, end
+        start = end
+
+
+def _strip_png(data: bytes) -> bytes:
+    """The PNG without text and colour profile.
+
+    Nothing here reads them, and Pillow would inflate them, refuse the image where they are
+    long, and take a text called ``transparency`` for the image's own.
+    """
+    unread = {b"iCCP", b"iTXt", b"tEXt", b"zTXt"}
+    kept, start = [], 0
+    for kind, chunk_start, chunk_end in _png_chunks(data):
+        if kind in unread:
+            kept.append(data[start:chunk_start])
+            start = chunk_end
+    return b"".join([*kept, data[start:]]) if kept else data
+
+
+def _gif_end(data: bytes) -> tuple[bool, int]:
+    """Whether the file ends before its end mark, and how many frames it has begun."""
+    frames = 0
+    try:
+        position = 13 + _gif_palette_length(data[10])
+        while (kind := data[position]) in b"\x21\x2c":
+            if kind == 0x2C:
+                frames += 1
+                position += 10 + _gif_palette_length(data[position + 9]) + 1
+            else:
+                position += 2
+            while length := data[position]:
+                position += 1 + length
+            position += 1
+    except IndexError:
+        return True, frames
+    return False, frames
+
+
+def _gif_palette_length(flags: int) -> int:
+    return 3 << 1 + (flags & 7) if flags & 0x80 else 0
+
+
+_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}
+"""Bytes of one value of each type."""
+_TIFF_PIECES = ((273, 279), (324, 325))
+"""Tags of where the strips, or the tiles, begin and how many bytes each has."""
+
+
+def _tiff_ends_early(data: bytes) -> bool:
+    order = "<" if data[:1] == b"I" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    offset, count, entry = ("Q", "Q", "HHQ") if big else ("I", "H", "HHI")
+    inline = 8 if big else 4
+    lists: dict[int, NDArray[np.uint64]] = {}
+    try:
+        (start,) = struct.unpack_from(order + offset, data, inline)
+        (entries,) = struct.unpack_from(order + count, data, start)
+        start += struct.calcsize(order + count)
+        for _ in range(entries):
+            tag, kind, length = struct.unpack_from(order + entry, data, start)
+            start += struct.calcsize(order + entry)
+            place, size = start, length * _TIFF_SIZES.get(kind, 0)
+            if size > inline:
+                (place,) = struct.unpack_from(order + offset, data, start)
+            if place + size > len(data):
+                return True
+            if kind in (3, 4, 16) and length and any(tag in pair for pair in _TIFF_PIECES):
+                numbers = np.dtype(f"{order}u{_TIFF_SIZES[kind]}")
+                lists[tag] = np.frombuffer(data, numbers, length, place).astype(np.uint64)
+            start += inline
+    except (struct.error, OverflowError):  # the directory itself is past the end
+        return True
+    for begin, size in _TIFF_PIECES:
+        if begin in lists and size in lists:
+            pieces = min(len(lists[begin]), len(lists[size]))
+            if (lists[begin][:pieces] + lists[size][:pieces] > len(data)).any():
+                return True
+    return False
+
+
+_PILLOW_WARNINGS = r"PIL(\.|$)"
+
+
+def _silence_pillow() -> None:
+    """Keep Pillow's remarks on odd files from the log; what matters is in code and notes.
+
+    `warnings.catch_warnings` swaps state of the whole process and is unsafe where threads
+    decode side by side; one lasting filter for Pillow's own modules is not.
+    """
+    if not any(
+        action == "ignore" and module is not None and module.pattern == _PILLOW_WARNINGS
+        for action, _, _, module, _ in warnings.filters
+    ):
+        warnings.filterwarnings("ignore", module=_PILLOW_WARNINGS)
+
+
+logging.getLogger("PIL").setLevel(logging.CRITICAL)

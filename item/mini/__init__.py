@@ -1,0 +1,1 @@
+"""The embedded models of the ``mini`` profile: small, trained here, offline on a CPU."""

@@ -1,0 +1,151 @@
+"""The tables: Arrow schemas, their version, and the closed list of error codes.
+
+Every table is Parquet with one of these schemas. A row of ``features`` exists for
+every input row, whatever happened to it; ``status`` and ``error_code`` say what did.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+
+class Status(StrEnum):
+    """What became of an input row."""
+
+    OK = "ok"
+    REJECTED = "rejected"
+    """The input itself is at fault; another try would end the same."""
+    FAILED = "failed"
+    """Something around the input failed, such as a read; another try may succeed."""
+
+
+class ErrorCode(StrEnum):
+    """Every reason for which a row carries no features."""
+
+    EMPTY_FILE = "empty_file"
+    NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_MANY_BYTES = "too_many_bytes"
+    MISSING_BYTES = "missing_bytes"
+    DUPLICATE_URI = "duplicate_uri"
+    URI_NOT_FOUND = "uri_not_found"
+    URI_OUTSIDE_ROOT = "uri_outside_root"
+    URI_UNREADABLE = "uri_unreadable"
+    UNREADABLE_ARCHIVE = "unreadable_archive"
+
+    @property
+    def sentence(self) -> str:
+        """The reason in words, without the particulars of a row."""
+        return _SENTENCES[self]
+
+    @property
+    def status(self) -> Status:
+        """``failed`` for reasons that may pass, ``rejected`` for those that last."""
+        return Status.FAILED if self in _PASSING else Status.REJECTED
+
+
+_PASSING = {ErrorCode.URI_UNREADABLE}
+
+_SENTENCES = {
+    ErrorCode.EMPTY_FILE: "The file has no bytes.",
+    ErrorCode.NOT_AN_IMAGE: "The bytes are not an image of any known format.",
+    ErrorCode.UNSUPPORTED_FORMAT: "The image format is known but not among those that are decoded.",
+    ErrorCode.TRUNCATED: "The image ends before all of its pixels were read.",
+    ErrorCode.CORRUPT: "The image's bytes contradict its format.",
+    ErrorCode.TOO_MANY_PIXELS: "The image has more pixels than the configured limit.",
+    ErrorCode.TOO_MANY_BYTES: "The file has more bytes than the configured limit.",
+    ErrorCode.MISSING_BYTES: "The row has neither bytes nor a URI to read them from.",
+    ErrorCode.DUPLICATE_URI: "An earlier row of the same date has this URI.",
+    ErrorCode.URI_NOT_FOUND: "Nothing exists at the URI.",
+    ErrorCode.URI_OUTSIDE_ROOT: "The URI lies outside the folders that the job may read.",
+    ErrorCode.URI_UNREADABLE: "Reading the URI failed.",
+    ErrorCode.UNREADABLE_ARCHIVE: "The archive that holds the file is damaged at this place.",
+}
+
+
+class Note(StrEnum):
+    """What a decoder did to an unusual image that it accepted."""
+
+    FIRST_FRAME = "first_frame"
+    CMYK_CONVERTED = "cmyk_converted"
+    SIXTEEN_BIT_SCALED = "sixteen_bit_scaled"
+    TRANSPARENCY_ON_WHITE = "transparency_on_white"
+    EXIF_ROTATED = "exif_rotated"
+
+
+OBJECT = pa.struct(
+    [
+        ("phrase", pa.string()),
+        (
+            "box",
+            pa.struct([(side, pa.float32()) for side in ("x0", "y0", "x1", "y1")]),
+        ),
+        ("grounding_score", pa.float32()),
+        ("grounded", pa.bool_()),
+        ("similarity", pa.float32()),
+        ("image_similarity", pa.float32()),
+    ]
+)
+"""One object of a caption. The box is in pixels of the upright full-size image."""
+
+IMAGES = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("occurrence", pa.int32()),
+        ("source", pa.string()),
+        ("date", pa.string()),
+        ("bytes", pa.binary()),
+        ("label", pa.int8()),
+        ("generator", pa.string()),
+        ("captions", pa.list_(pa.string())),
+        ("status", pa.string()),
+        ("error_code", pa.string()),
+        ("error_message", pa.string()),
+    ]
+)
+"""What every kind of input is read into, one row an input row.
+
+``occurrence`` is 0 for the first row of a URI and counts its repetitions within a date.
+"""
+
+
+def features_schema(dimensions: int) -> pa.Schema:
+    """Schema of a ``features`` file; ``dimensions`` is that of the CLIP space."""
+    embedding = pa.list_(pa.float16(), dimensions)
+    return pa.schema(
+        [
+            ("image_id", pa.string()),
+            ("uri", pa.string()),
+            ("source", pa.string()),
+            ("status", pa.string()),
+            ("error_code", pa.string()),
+            ("error_message", pa.string()),
+            ("notes", pa.list_(pa.string())),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("byte_count", pa.int64()),
+            ("format", pa.string()),
+            ("jpeg_quality", pa.float32()),
+            ("label", pa.int8()),
+            ("generator", pa.string()),
+            ("caption", pa.string()),
+            ("objects", pa.list_(OBJECT)),
+            ("global_similarity", pa.float32()),
+            ("local_similarity_min", pa.float32()),
+            ("local_similarity_mean", pa.float32()),
+            ("local_similarity_max", pa.float32()),
+            ("local_similarity_std", pa.float32()),
+            ("object_count", pa.int32()),
+            ("ungrounded_fraction", pa.float32()),
+            ("image_embedding", embedding),
+            ("global_misalignment", embedding),
+            ("local_misalignment", embedding),
+        ]
+    )

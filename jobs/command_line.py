@@ -1,0 +1,65 @@
+"""What every job shares: option names, refusals in one sentence, exit codes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from item.errors import UsageError
+
+Input = Annotated[
+    str | None,
+    typer.Option(help="Folder, s3:// prefix, Parquet (bytes or uri) or WebDataset tar."),
+]
+Output = Annotated[str | None, typer.Option(help="Folder or s3:// prefix for the result.")]
+ProfileName = Annotated[
+    str | None, typer.Option("--profile", help="Name or YAML file of a model profile.")
+]
+ConfigFile = Annotated[
+    str | None, typer.Option("--config", help="YAML file with any of the configuration's keys.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key; may be repeated."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
+
+EXIT_REFUSED = 2
+"""The user has something to change; nothing was done."""
+EXIT_TOO_MANY_ERRORS = 3
+"""The input is worse than the configuration allows; nothing was published."""
+
+
+def application() -> typer.Typer:
+    """A job's command line: one command, plain tracebacks, ``--help`` on one screen."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def console() -> Console:
+    """Standard output, where a job's result goes; progress goes to standard error."""
+    return Console(highlight=False)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Print a user's mistake as one sentence, without a traceback, and exit with 2."""
+    _quieten()
+    try:
+        yield
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(EXIT_REFUSED) from None
+
+
+def _quieten() -> None:
+    """Libraries' notices about themselves, which no user of a job can act on."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\.")
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray").setLevel(logging.WARNING)

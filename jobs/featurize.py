@@ -1,0 +1,68 @@
+"""Images in, a table of misalignment features out, one row for each input row.
+
+python jobs/featurize.py --input photos/ --output features/
+ray job submit --working-dir . -- python jobs/featurize.py --input s3://… --output s3://…
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.pretty import pprint
+
+from jobs.command_line import (
+    EXIT_TOO_MANY_ERRORS,
+    ConfigFile,
+    DryRun,
+    Input,
+    Output,
+    ProfileName,
+    Set,
+    application,
+    console,
+    refusals,
+)
+from pipelines import runs
+from pipelines.configuration import parse_settings, resolve
+
+app = application()
+
+
+@app.command()
+def featurize(
+    input: Input = None,
+    output: Output = None,
+    profile: ProfileName = None,
+    config: ConfigFile = None,
+    set: Set = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Caption each image, ground the caption's objects, measure in CLIP space how badly
+    they fit, and write the features table: one row for each input row.
+
+    Example: python jobs/featurize.py --input photos/ --output features/
+    """
+    with refusals():
+        options = {"input": input, "output": output, "profile": profile}
+        configuration = resolve(config, options, parse_settings(set or []))
+        job = runs.prepare(configuration)
+        if dry_run:
+            pprint(job.describe(), console=console(), expand_all=True)
+            return
+        try:
+            manifest = runs.run(job)
+        except runs.ErrorRateError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(EXIT_TOO_MANY_ERRORS) from None
+    say = console().print
+    rows = manifest["rows"]
+    say(f"{rows['computed']:,} images featurized, {rows['done_before']:,} done before.")
+    for code, number in sorted(rows["by_error_code"].items()):
+        say(f"  without features: {number:,} {code}")
+    say(f"Manifest: {manifest['manifest']}")
+    say(f'Open it:  pd.read_parquet("{configuration.output}")')
+
+
+if __name__ == "__main__":
+    app()

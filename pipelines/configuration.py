@@ -1,0 +1,99 @@
+"""The configuration of a featurize job: one frozen object, checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from item.errors import UsageError
+from item.profiles import Profile, load_profile
+from item.settings import overridden, validated
+from pipelines.inputs import InputOptions
+from pipelines.storage import Storage
+
+
+class FeaturizeConfiguration(BaseModel):
+    """Everything that ``jobs/featurize.py`` does, and nothing else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: str = Field(min_length=1)
+    """Folder, ``s3://`` prefix, Parquet or WebDataset tar."""
+    output: str = Field(min_length=1)
+    """Root of the ``features`` table."""
+    profile: Profile
+    reading: InputOptions = InputOptions()
+    storage: Storage = Storage()
+    max_error_rate: float = Field(default=0.25, ge=0, le=1)
+    """Largest share of rows, repeated URIs aside, that may be without features."""
+    rows_per_part: int = Field(default=1024, ge=1)
+    """Rows of a finished part, at most; a kill costs the parts not finished."""
+    object_store_gb: float = Field(default=2.0, gt=0)
+    """Memory for rows between stages, in GB; what bounds a run whatever its input."""
+
+    def as_yaml(self) -> str:
+        """The resolved configuration, as ``--config`` accepts it."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def resolve(
+    file: str | None, options: Mapping[str, Any], settings: Mapping[str, Any]
+) -> FeaturizeConfiguration:
+    """Defaults, then the YAML file, then command-line options, then ``--set`` keys.
+
+    Parameters
+    ----------
+    file : path of a YAML file whose keys are those of the configuration
+    options : ``input``, ``output``, ``profile`` (a name or path); None where not given
+    settings : dotted keys and values, such as ``profile.captioner.beams``
+
+    Raises
+    ------
+    UsageError
+        One sentence a mistake, with the key and what is allowed.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    inner = "profile."
+    of_profile = {
+        key.removeprefix(inner): v for key, v in settings.items() if key.startswith(inner)
+    }
+    others = {key: value for key, value in settings.items() if not key.startswith(inner)}
+    values = overridden({"profile": "mini", **_read(file), **given}, others)
+    if isinstance(values["profile"], str):
+        profile = load_profile(values["profile"], of_profile)
+    else:
+        profile = validated(Profile, overridden(values["profile"], of_profile), "profile")
+    return validated(FeaturizeConfiguration, {**values, "profile": profile}, "configuration")
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """``key=value`` strings, values read as YAML, to a mapping."""
+    parsed = {}
+    for setting in settings:
+        key, sign, value = setting.partition("=")
+        if not sign or not key:
+            raise UsageError(f"Write --set key=value, not '--set {setting}'.")
+        try:
+            parsed[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UsageError(f"The value of '--set {key}' is not readable as YAML.") from None
+    return parsed
+
+
+def _read(file: str | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        values = yaml.safe_load(Path(file).read_text())
+    except OSError as error:
+        reason = error.strerror
+        raise UsageError(f"The configuration file {file} cannot be read: {reason}.") from None
+    except yaml.YAMLError:
+        raise UsageError(f"The configuration file {file} is not YAML.") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"The configuration file {file} must be a mapping of keys to values.")
+    return values

@@ -1,0 +1,288 @@
+"""From images to misalignment features: the stages of the method, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from ray.data import Dataset
+
+from item import misalignment
+from item.captioning import load_captioner
+from item.embedding import load_dual_encoder
+from item.images import ImageError, crop, decode, image_id
+from item.objects import CropGridGrounder, PhraseExtractor
+from item.profiles import Profile, Resources
+from item.tables import OBJECT
+from pipelines.stages import ERRORS, Columns, RowError, Stage, through
+
+EMBEDDING = pa.list_(pa.float32())
+EMBEDDINGS = pa.list_(EMBEDDING)
+
+
+def featurize(images: Dataset, profile: Profile) -> Dataset:
+    """Turn an images dataset into a features dataset, one row out for each row in."""
+    return through(images, stages(profile))
+
+
+def stages(profile: Profile) -> list[Stage]:
+    """The method, step by step."""
+    return [
+        Decode(profile),  # bytes -> pixels, size, format | error
+        Caption(profile),  # pixels -> caption
+        FindObjects(profile),  # pixels, caption -> objects
+        Embed(profile),  # pixels, caption, objects -> embeddings
+        Misalign(profile),  # embeddings -> similarities, misalignments
+    ]
+
+
+class Decode(Stage):
+    """Bytes to pixels: the only stage that trusts nothing."""
+
+    inputs: ClassVar = ("bytes",)
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {
+        "image_id": pa.string(),
+        "byte_count": pa.int64(),
+        "pixels": pa.binary(),
+        "pixel_rows": pa.int32(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "format": pa.string(),
+        "jpeg_quality": pa.float32(),
+        "notes": pa.list_(pa.string()),
+    }
+    drops: ClassVar = ("bytes", "captions")
+
+    def __init__(self, profile: Profile) -> None:
+        self.resources: Resources = profile.resources.decode
+        self.decoding = profile.decoding
+
+    def process(self, columns: Columns) -> Columns:
+        rows = [self._decoded(data) for data in columns["bytes"]]
+        names = (*self.outputs, ERRORS)
+        return {name: [row.get(name) for row in rows] for name in names}
+
+    def _decoded(self, data: bytes) -> dict[str, Any]:
+        row: dict[str, Any] = {"image_id": image_id(data), "byte_count": len(data)}
+        try:
+            image = decode(data, self.decoding)
+        except ImageError as error:
+            return row | {ERRORS: RowError(error.code, error.message)}
+        return row | {
+            "pixels": image.pixels.tobytes(),
+            "pixel_rows": len(image.pixels),
+            "width": image.width,
+            "height": image.height,
+            "format": image.format,
+            "jpeg_quality": image.jpeg_quality,
+            "notes": [str(note) for note in image.notes],
+        }
+
+
+class Caption(Stage):
+    """Pixels to a sentence."""
+
+    inputs: ClassVar = ("pixels", "pixel_rows")
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {"caption": pa.string()}
+
+    def __init__(self, profile: Profile) -> None:
+        self.resources = profile.resources.caption
+        self.settings = profile.captioner
+
+    def set_up(self) -> None:
+        self.captioner = load_captioner(self.settings)
+
+    def process(self, columns: Columns) -> Columns:
+        return {"caption": self.captioner.caption(pictures(columns))}
+
+
+class FindObjects(Stage):
+    """The phrases of the caption and where they are in the picture."""
+
+    inputs: ClassVar = ("pixels", "pixel_rows", "width", "caption")
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {
+        "objects": pa.list_(OBJECT),
+        "crop_embeddings": EMBEDDINGS,
+        "phrase_embeddings": EMBEDDINGS,
+    }
+
+    def __init__(self, profile: Profile) -> None:
+        self.resources = profile.resources.objects
+        self.profile = profile
+
+    def set_up(self) -> None:
+        self.phrases = PhraseExtractor(self.profile.phrases)
+        encoder = load_dual_encoder(self.profile.clip)
+        self.ground = CropGridGrounder(encoder, self.profile.grounder)
+
+    def process(self, columns: Columns) -> Columns:
+        images = pictures(columns)
+        phrases = self.phrases(columns["caption"])
+        found = self.ground(images, phrases)
+        objects = []
+        for image, width, named, groundings in zip(
+            images, columns["width"], phrases, found, strict=True
+        ):
+            scale = width / image.shape[1]
+            objects.append(
+                [
+                    {
+                        "phrase": phrase,
+                        "box": dict(zip(("x0", "y0", "x1", "y1"), scale * one.box, strict=True)),
+                        "grounding_score": one.score,
+                        "grounded": one.grounded,
+                    }
+                    for phrase, one in zip(named, groundings, strict=True)
+                ]
+            )
+        return {
+            "objects": objects,
+            "crop_embeddings": [[one.embedding for one in some] for some in found],
+            "phrase_embeddings": [[one.phrase_embedding for one in some] for some in found],
+        }
+
+
+class Embed(Stage):
+    """Pictures and captions to unit vectors of one space.
+
+    Crops and phrases too, where the grounder has not embedded them already.
+    """
+
+    inputs: ClassVar = (
+        *("pixels", "pixel_rows", "width", "caption", "objects"),
+        *("crop_embeddings", "phrase_embeddings"),
+    )
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {
+        "image_embedding": EMBEDDING,
+        "caption_embedding": EMBEDDING,
+        "crop_embeddings": EMBEDDINGS,
+        "phrase_embeddings": EMBEDDINGS,
+    }
+    drops: ClassVar = ("pixels", "pixel_rows")
+
+    def __init__(self, profile: Profile) -> None:
+        self.resources = profile.resources.embed
+        self.settings = profile.clip
+        self.prompt = profile.grounder.prompt
+
+    def set_up(self) -> None:
+        self.encoder = load_dual_encoder(self.settings)
+
+    def process(self, columns: Columns) -> Columns:
+        images = pictures(columns)
+        crops = [list(some) for some in columns["crop_embeddings"]]
+        phrases = [list(some) for some in columns["phrase_embeddings"]]
+        missing = [
+            (row, place)
+            for row, some in enumerate(crops)
+            for place, embedding in enumerate(some)
+            if embedding is None
+        ]
+        if missing:
+            parts, prompts = [], []
+            for row, place in missing:
+                one = columns["objects"][row][place]
+                scale = images[row].shape[1] / columns["width"][row]
+                parts.append(crop(images[row], [side * scale for side in one["box"].values()]))
+                prompts.append(self.prompt.replace("{phrase}", one["phrase"]))
+            found = zip(
+                missing,
+                self.encoder.embed_crops(parts),
+                self.encoder.embed_texts(prompts),
+                strict=True,
+            )
+            for (row, place), crop_embedding, phrase_embedding in found:
+                crops[row][place] = crop_embedding
+                phrases[row][place] = phrase_embedding
+        return {
+            "image_embedding": list(self.encoder.embed_images(images)),
+            "caption_embedding": list(self.encoder.embed_texts(columns["caption"])),
+            "crop_embeddings": crops,
+            "phrase_embeddings": phrases,
+        }
+
+
+class Misalign(Stage):
+    """Embeddings to similarities and misalignments, by :mod:`item.misalignment`."""
+
+    inputs: ClassVar = (
+        *("objects", "image_embedding", "caption_embedding"),
+        *("crop_embeddings", "phrase_embeddings"),
+    )
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {
+        "objects": pa.list_(OBJECT),
+        "global_similarity": pa.float32(),
+        "local_similarity_min": pa.float32(),
+        "local_similarity_mean": pa.float32(),
+        "local_similarity_max": pa.float32(),
+        "local_similarity_std": pa.float32(),
+        "object_count": pa.int32(),
+        "ungrounded_fraction": pa.float32(),
+        "global_misalignment": EMBEDDING,
+        "local_misalignment": EMBEDDING,
+    }
+    drops: ClassVar = ("caption_embedding", "crop_embeddings", "phrase_embeddings")
+
+    def __init__(self, profile: Profile) -> None:
+        self.resources = profile.resources.misalign
+        self.dimensions = profile.dimensions
+
+    def process(self, columns: Columns) -> Columns:
+        images = np.array(columns["image_embedding"], np.float32)
+        captions = np.array(columns["caption_embedding"], np.float32)
+        named, grounded = _masks(columns["objects"])
+        crops = self._padded(columns["crop_embeddings"], named)
+        phrases = self._padded(columns["phrase_embeddings"], named)
+        local = misalignment.local_similarities(crops, phrases)
+        whole = misalignment.image_similarities(images, phrases)
+        pooled = misalignment.pooled_similarities(local, grounded)
+        objects = [
+            [
+                one | {"similarity": local[row, place], "image_similarity": whole[row, place]}
+                for place, one in enumerate(some)
+            ]
+            for row, some in enumerate(columns["objects"])
+        ]
+        return {
+            "objects": objects,
+            "global_similarity": misalignment.global_similarity(images, captions),
+            "local_similarity_min": pooled.min,
+            "local_similarity_mean": pooled.mean,
+            "local_similarity_max": pooled.max,
+            "local_similarity_std": pooled.std,
+            "object_count": pooled.count,
+            "ungrounded_fraction": misalignment.ungrounded_fraction(named, grounded),
+            "global_misalignment": list(misalignment.global_misalignment(images, captions)),
+            "local_misalignment": list(
+                misalignment.local_misalignment(crops, phrases, grounded)
+            ),
+        }
+
+    def _padded(self, rows: Any, named: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Lists of embeddings -> (n, objects, dimensions), zeros where there is none."""
+        padded = np.zeros((*named.shape, self.dimensions), np.float32)
+        for row, embeddings in enumerate(rows):
+            if embeddings:
+                padded[row, : len(embeddings)] = embeddings
+        return padded
+
+
+def pictures(columns: Columns) -> list[NDArray[np.uint8]]:
+    """Decoded pictures (h, w, 3) of a batch."""
+    return [
+        np.frombuffer(pixels, np.uint8).reshape(rows, -1, 3)
+        for pixels, rows in zip(columns["pixels"], columns["pixel_rows"], strict=True)
+    ]
+
+
+def _masks(objects: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which of the padded objects (n, k) exist, and which are grounded."""
+    named = np.zeros((len(objects), max(map(len, objects))), bool)
+    grounded = np.zeros_like(named)
+    for row, some in enumerate(objects):
+        named[row, : len(some)] = True
+        grounded[row, : len(some)] = [one["grounded"] for one in some]
+    return named, grounded

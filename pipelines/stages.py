@@ -1,0 +1,191 @@
+"""What every stage is, and how a dataset goes through a list of them.
+
+A stage adds columns to the rows that are fit to be processed and takes the others
+around it: one row in, one row out, whatever happened.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.data import ActorPoolStrategy, Dataset
+
+from item.profiles import Resources
+from item.tables import ErrorCode, Status
+
+Columns = Mapping[str, Any]
+"""Plain columns by name: sequences or arrays of equal length."""
+SECONDS = "seconds_"
+"""Prefix of the columns that carry each row's share of a stage's time to the manifest."""
+
+
+@dataclass(frozen=True)
+class RowError:
+    """Why a stage could not process one row; returned in ``ERRORS``, never raised."""
+
+    code: ErrorCode
+    message: str
+
+
+ERRORS = "errors"
+"""Key under which :meth:`Stage.process` returns a RowError or None for each row."""
+
+
+class Stage(ABC):
+    """One step of the method.
+
+    Attributes
+    ----------
+    inputs : columns that :meth:`process` is given
+    outputs : columns that it adds, with their Arrow types; an output that exists already
+        is replaced for the rows processed
+    drops : columns that no later stage needs
+    resources : what a worker takes
+    """
+
+    inputs: ClassVar[tuple[str, ...]]
+    outputs: ClassVar[Mapping[str, pa.DataType]]
+    drops: ClassVar[tuple[str, ...]] = ()
+    resources: Resources
+
+    @property
+    def name(self) -> str:
+        """The class name in lower case, as the manifest shows it."""
+        return type(self).__name__.lower()
+
+    def set_up(self) -> None:  # noqa: B027 - most stages that have no model need nothing
+        """Load models; called once in each worker, before its first batch."""
+
+    @abstractmethod
+    def process(self, columns: Columns) -> Columns:
+        """Outputs for a batch of rows that are all fit: same length, same order."""
+
+
+def through(images: Dataset, stages: Sequence[Stage], tally: Any = None) -> Dataset:
+    """Send a dataset through stages, one after the other, all at work at the same time.
+
+    ``tally``, a handle of :class:`pipelines.progress.Tally`, hears of the rows that leave
+    the last stage.
+    """
+    for stage in stages:
+        images = _apply(images, stage, tally if stage is stages[-1] else None)
+    return images
+
+
+def workers(resources: Resources, cluster_cpus: float) -> int | None:
+    """Number of workers of a stage on a cluster; None for a stage of free tasks."""
+    if resources.workers_per_cpu is None:
+        return None
+    return max(1, round(resources.workers_per_cpu * cluster_cpus))
+
+
+class Worker:
+    """A stage with a model, as an actor: loads once, then works on batch after batch."""
+
+    def __init__(self, stage: Stage, tally: Any) -> None:
+        self.stage = stage
+        self.tally = tally
+        stage.set_up()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return _reported(run_stage(self.stage, table), self.tally)
+
+
+def run_stage(stage: Stage, table: pa.Table) -> pa.Table:
+    """One batch through a stage that is set up: unfit rows aside, time kept, columns added."""
+    started = time.perf_counter()
+    fit = pc.equal(table["status"], Status.OK).to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(fit)
+    found: Columns = {}
+    if len(rows):
+        chosen = table.select(stage.inputs).take(rows)
+        found = stage.process({name: chosen[name].to_pylist() for name in stage.inputs})
+        _check(stage, found, len(rows))
+    table = _with_errors(table, rows, found.get(ERRORS))
+    for name, kind in stage.outputs.items():
+        table = _with_column(table, name, kind, rows, found.get(name))
+    table = table.drop_columns([name for name in stage.drops if name in table.column_names])
+    seconds = time.perf_counter() - started
+    share = np.full(len(table), seconds / max(len(table), 1), dtype=np.float32)
+    return table.append_column(SECONDS + stage.name, pa.array(share))
+
+
+def _apply(images: Dataset, stage: Stage, tally: Any) -> Dataset:
+    resources = stage.resources
+    number = workers(resources, ray.cluster_resources().get("CPU", 1.0))
+    common: dict[str, Any] = {
+        "batch_size": resources.batch_size,
+        "batch_format": "pyarrow",
+        "num_cpus": resources.cpus,
+        "num_gpus": resources.gpus or None,
+    }
+    if number is None:
+        # A task carries the stage along, so it must be cheap to set up.
+        return images.map_batches(_Task(stage, tally), **common)
+    pool = ActorPoolStrategy(size=number)
+    return images.map_batches(Worker, fn_constructor_args=(stage, tally), compute=pool, **common)
+
+
+class _Task:
+    """A stage without a model, as a function that Ray shows under the stage's name."""
+
+    def __init__(self, stage: Stage, tally: Any) -> None:
+        self.stage = stage
+        self.tally = tally
+        self.__name__ = type(stage).__name__
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return _reported(run_stage(self.stage, table), self.tally)
+
+
+def _reported(table: pa.Table, tally: Any) -> pa.Table:
+    if tally is not None:
+        errors = Counter(filter(None, table["error_code"].to_pylist()))
+        tally.add.remote(len(table), dict(errors))
+    return table
+
+
+def _check(stage: Stage, found: Columns, rows: int) -> None:
+    for name in stage.outputs:
+        if len(found[name]) != rows:
+            raise RuntimeError(
+                f"{stage.name} returned {len(found[name])} values of '{name}' for {rows} rows"
+            )
+
+
+def _with_column(
+    table: pa.Table, name: str, kind: pa.DataType, rows: np.ndarray, values: Sequence[Any] | None
+) -> pa.Table:
+    """Add a column with ``values`` at ``rows``; elsewhere what was there, or null."""
+    there = name in table.column_names
+    column: list[Any] = table[name].to_pylist() if there else [None] * len(table)
+    for row, value in zip(rows, values or (), strict=True):
+        column[row] = value
+    array = pa.array(column, kind)
+    if there:
+        return table.set_column(table.column_names.index(name), pa.field(name, kind), array)
+    return table.append_column(pa.field(name, kind), array)
+
+
+def _with_errors(table: pa.Table, rows: np.ndarray, errors: Sequence[Any] | None) -> pa.Table:
+    failed = [(row, error) for row, error in zip(rows, errors or (), strict=bool(errors)) if error]
+    if not failed:
+        return table
+    places = np.array([row for row, _ in failed])
+    reasons = [error for _, error in failed]
+    for name, values in (
+        ("status", [error.code.status for error in reasons]),
+        ("error_code", [str(error.code) for error in reasons]),
+        ("error_message", [error.message for error in reasons]),
+    ):
+        table = _with_column(table, name, pa.string(), places, values)
+    return table

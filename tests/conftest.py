@@ -1,0 +1,86 @@
+"""Fixtures that any test may use: a small Ray cluster and an S3 server over real HTTP."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A moto server and a boto3 client of it."""
+
+    endpoint: str
+    client: Any
+
+    def fill(self, bucket: str, files: dict[str, bytes]) -> None:
+        """Put `files`, by key, into `bucket`."""
+        for key, content in files.items():
+            self.client.put_object(Bucket=bucket, Key=key, Body=content)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3 server on this machine; its address and credentials are in the environment.
+
+    It starts before Ray, whose workers inherit the environment.
+    """
+    boto3 = pytest.importorskip("boto3")
+    moto = pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        yield S3Server(endpoint, boto3.client("s3", endpoint_url=endpoint))
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    """The name of a fresh, empty bucket."""
+    name = f"test-{uuid.uuid4().hex}"
+    s3.client.create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
+    """One Ray cluster of two CPUs on this machine for the whole session."""
+    request.getfixturevalue("s3")  # workers inherit the environment that it sets
+    with pytest.MonkeyPatch.context() as patch:
+        # A token left by an earlier cluster would otherwise switch authentication on.
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        path = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+        patch.setenv("PYTHONPATH", os.pathsep.join(path))
+        ray = pytest.importorskip("ray")
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=300 << 20,
+        )
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        yield
+        ray.shutdown()

@@ -1,0 +1,46 @@
+"""The dual encoder that settings name."""
+
+import numpy as np
+import pytest
+
+from item.embedding import (
+    Clip,
+    check_dual_encoder,
+    dual_encoder_dimensions,
+    dual_encoder_revision,
+    load_dual_encoder,
+)
+from item.errors import UsageError
+from item.mini import checkpoint
+from tests.untrained_weights import write_dual_encoder
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FOLDER", tmp_path)
+    return tmp_path
+
+
+def test_dimensions_known_ahead_are_those_of_the_model(folder):
+    write_dual_encoder(folder)
+    check_dual_encoder(Clip())
+    encoder = load_dual_encoder(Clip())
+    picture = np.zeros((20, 30, 3), np.uint8)
+    width = dual_encoder_dimensions(Clip())
+    assert encoder.dimensions == width
+    assert encoder.embed_images([picture]).shape == (1, width)
+    assert encoder.embed_crops([picture]).shape == (1, width)
+    assert encoder.embed_texts(["a cat"]).shape == (1, width)
+
+
+def test_missing_weights_are_one_sentence(folder):
+    for call in (check_dual_encoder, dual_encoder_revision, load_dual_encoder):
+        with pytest.raises(UsageError, match=r"'dual_encoder\.safetensors' are missing"):
+            call(Clip())
+
+
+def test_the_revision_follows_the_weights(folder):
+    write_dual_encoder(folder, seed=0)
+    first = dual_encoder_revision(Clip())
+    write_dual_encoder(folder, seed=1)
+    assert dual_encoder_revision(Clip()) != first

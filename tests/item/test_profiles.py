@@ -1,0 +1,169 @@
+"""Profiles by name and from files, their refusals, and the identity of a feature set."""
+
+import pytest
+import yaml
+
+from item.errors import UsageError
+from item.mini import checkpoint
+from item.profiles import FOLDER, Profile, Resources, load_profile, profile_names
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """A folder of weights files, enough for their digests."""
+    monkeypatch.setattr(checkpoint, "FOLDER", tmp_path)
+    for name in ("captioner", "dual_encoder"):
+        (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_shipped_profiles_are_valid_and_named_after_their_file(name):
+    assert load_profile(name).name == name
+
+
+def test_the_default_is_among_the_shipped_profiles():
+    assert "mini" in profile_names()
+
+
+def test_profiles_are_frozen():
+    profile = load_profile("mini")
+    with pytest.raises(ValueError, match="frozen"):
+        profile.name = "other"
+
+
+@pytest.mark.parametrize("name", ["mimi", "", "mini.yaml", "../profiles/mini", "no/such.yaml", "/"])
+def test_unknown_profiles_are_refused_with_the_known_ones(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=f"There is no profile '{name}': choose one of .*mini"):
+        load_profile(name)
+
+
+def test_a_profile_may_be_the_users_own_file(tmp_path):
+    values = yaml.safe_load((FOLDER / "mini.yaml").read_text())
+    values["name"] = "mine"
+    values["captioner"]["beams"] = 7
+    path = tmp_path / "mine.yml"
+    path.write_text(yaml.safe_dump(values))
+    profile = load_profile(str(path))
+    assert profile == load_profile("mini", {"name": "mine", "captioner.beams": 7})
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"name: [", "is not YAML"),
+        (b"name: caf\xe9", "is not YAML"),
+        (b"- mini", "must be a mapping"),
+        (b"", "must be a mapping"),
+        (b"name: mine", "The key 'decoding' of the profile is missing"),
+    ],
+)
+def test_files_that_are_no_profile_are_refused(tmp_path, content, sentence):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=sentence):
+        load_profile(str(path))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("captioner.beam", 3, r"'captioner\.beam' .*did you mean 'beams'\?.*: allowed are beams"),
+        ("captionr.beams", 3, "did you mean 'captioner'"),
+        ("resources.caption.batchsize", 3, "did you mean 'batch_size'"),
+        ("captioner.beams", 17, "'captioner.beams' .* less than or equal to 16"),
+        ("captioner.beams", 0, "'captioner.beams' .* greater than or equal to 1"),
+        ("captioner.model", "blip9", "'captioner.model' .* should be 'mini'"),
+        ("grounder.threshold", 1.5, "'grounder.threshold' .* less than or equal to 1"),
+        ("resources.embed.cpus", 0, "'resources.embed.cpus' .* greater than 0"),
+        ("decoding.max_side", "big", "'decoding.max_side' .* valid integer"),
+        ("name", "No Good", "'name' .* should match pattern"),
+    ],
+)
+def test_wrong_overrides_are_refused_with_what_is_allowed(key, value, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        load_profile("mini", {key: value})
+
+
+def test_resources_default_to_no_gpu_and_free_tasks():
+    resources = Resources(cpus=1, batch_size=8)
+    assert resources.gpus == 0
+    assert resources.workers_per_cpu is None
+
+
+# The feature set
+
+
+SHAPING = {
+    "decoding.max_side": 256,
+    "decoding.max_pixels": 1000,
+    "decoding.max_bytes": 1000,
+    "decoding.formats": ["JPEG"],
+    "captioner.beams": 5,
+    "phrases.max_phrases": 3,
+    "phrases.version": "3.8.1",
+    "phrases.dropped_lemmas": ["photo"],
+    "grounder.scales": [0.5],
+    "grounder.overlap": 0.25,
+    "grounder.min_side": 16,
+    "grounder.threshold": 0.3,
+    "grounder.prompt": "{phrase}",
+}
+
+
+@pytest.mark.parametrize(("key", "value"), SHAPING.items())
+def test_what_shapes_features_changes_the_feature_set(weights, key, value):
+    changed = load_profile("mini", {key: value})
+    assert changed.feature_set_id() != load_profile("mini").feature_set_id()
+
+
+@pytest.mark.parametrize("stage", ["decode", "caption", "objects", "embed", "misalign"])
+@pytest.mark.parametrize(
+    ("key", "value"), [("cpus", 2), ("gpus", 1), ("workers_per_cpu", 3), ("batch_size", 7)]
+)
+def test_resources_do_not_change_the_feature_set(weights, stage, key, value):
+    changed = load_profile("mini", {f"resources.{stage}.{key}": value})
+    assert changed != load_profile("mini")
+    assert changed.feature_set_id() == load_profile("mini").feature_set_id()
+
+
+@pytest.mark.parametrize("name", ["captioner", "dual_encoder"])
+def test_other_weights_change_the_feature_set(weights, name):
+    before = load_profile("mini").feature_set_id()
+    (weights / f"{name}.safetensors").write_bytes(b"retrained")
+    assert load_profile("mini").feature_set_id() != before
+
+
+def test_every_section_of_a_profile_is_covered_above():
+    covered = {key.split(".")[0] for key in SHAPING}
+    assert covered | {"name", "clip", "resources"} == set(Profile.model_fields)
+
+
+def test_feature_set_id_starts_with_the_profiles_name(weights):
+    assert load_profile("mini").feature_set_id().startswith("mini-")
+
+
+# Models
+
+
+def test_revisions_name_every_model(weights):
+    revisions = load_profile("mini").revisions()
+    assert set(revisions) == {"captioner", "clip", "phrases", "grounder"}
+    assert revisions["captioner"] != revisions["clip"]
+
+
+@pytest.mark.parametrize("name", ["captioner", "dual_encoder"])
+def test_a_missing_model_is_one_sentence(weights, name):
+    (weights / f"{name}.safetensors").unlink()
+    with pytest.raises(UsageError, match=f"'{name}.safetensors' are missing"):
+        load_profile("mini").check_models()
+
+
+def test_models_that_are_there_pass(weights):
+    load_profile("mini").check_models()
+
+
+def test_a_phrase_pipeline_of_another_version_is_refused(weights):
+    with pytest.raises(UsageError):
+        load_profile("mini", {"phrases.version": "1.0.0"}).check_models()
