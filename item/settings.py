@@ -26,6 +26,8 @@ def overridden(values: Any, overrides: Mapping[str, Any]) -> Any:
             if not isinstance(child, dict):
                 raise UsageError(f"The key '{key}' cannot be set: '{parent}' is not a section.")
             place = child
+        if not isinstance(place, dict):
+            raise UsageError(f"The key '{key}' cannot be set: it has no section to stand in.")
         place[last] = value
     return result
 

@@ -57,10 +57,11 @@ def featurize(
             raise typer.Exit(EXIT_TOO_MANY_ERRORS) from None
     say = console().print
     rows = manifest["rows"]
-    say(f"{rows['computed']:,} images featurized, {rows['done_before']:,} done before.")
+    say(f"{rows['total']:,} rows published, {rows['done_before'] or 0:,} done before.")
     for code, number in sorted(rows["by_error_code"].items()):
         say(f"  without features: {number:,} {code}")
-    say(f"Manifest: {manifest['manifest']}")
+    if "manifest" in manifest:
+        say(f"Manifest: {manifest['manifest']}")
     say(f'Open it:  pd.read_parquet("{configuration.output}")')
 
 

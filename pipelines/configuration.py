@@ -88,7 +88,7 @@ def _read(file: str | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        values = yaml.safe_load(Path(file).read_text())
+        values = yaml.safe_load(Path(file).read_bytes())
     except OSError as error:
         reason = error.strerror
         raise UsageError(f"The configuration file {file} cannot be read: {reason}.") from None

@@ -31,8 +31,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from item.errors import UsageError
 from item.tables import features_schema
-from pipelines.inputs import RowKeys
 from pipelines.provenance import decoded, with_part_facts
+from pipelines.row_keys import RowKeys
 from pipelines.stages import SECONDS
 from pipelines.storage import Storage, filesystem, join, write_atomically
 
@@ -152,6 +152,11 @@ class FeatureTable:
                 self.fs.copy(posixpath.join(staging, path), posixpath.join(self.path, path))
         if self.fs.exists(staging):
             self.fs.rm(staging, recursive=True)
+
+    def has_run(self, suffix: str) -> bool:
+        """Whether a manifest of a run whose id ends so is there."""
+        folder = posixpath.join(self.path, RUNS)
+        return bool(self.fs.glob(posixpath.join(folder, f"*-{suffix}.json")))
 
     def write_run(self, run_id: str, manifest: Mapping[str, Any], configuration: str) -> str:
         """Write a run's manifest and configuration; return the manifest's URL."""

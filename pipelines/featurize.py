@@ -256,9 +256,7 @@ class Misalign(Stage):
             "object_count": pooled.count,
             "ungrounded_fraction": misalignment.ungrounded_fraction(named, grounded),
             "global_misalignment": list(misalignment.global_misalignment(images, captions)),
-            "local_misalignment": list(
-                misalignment.local_misalignment(crops, phrases, grounded)
-            ),
+            "local_misalignment": list(misalignment.local_misalignment(crops, phrases, grounded)),
         }
 
     def _padded(self, rows: Any, named: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -15,6 +15,8 @@ from item.errors import UsageError
 from pipelines.input_files import open_file, uri_of, valid_date
 from pipelines.storage import Storage, public_uri, reason
 
+_PARQUET_BUFFER = 4 << 20
+
 
 def known_columns(schema: pa.Schema, file: str) -> frozenset[str]:
     """Return which known columns there are, their types checked; others are not read."""
@@ -70,9 +72,6 @@ _KNOWN_COLUMNS: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
     "date": (_is_date, "a date or text like 2026-01-31"),
     "captions": (_is_captions, "text or a list of texts"),
 }
-
-
-_PARQUET_BUFFER = 4 << 20
 
 
 @contextmanager

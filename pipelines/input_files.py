@@ -13,7 +13,6 @@ from fsspec.implementations.local import LocalFileSystem
 from item.errors import UsageError
 from pipelines.storage import Roots, Storage, filesystem, is_s3, join
 
-
 Kind = Literal["images", "parquet", "webdataset"]
 
 

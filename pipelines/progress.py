@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +20,17 @@ SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_LOOKS = 0.5
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What a tally has counted; times are seconds since the epoch."""
+
+    rows: int = 0
+    errors: Mapping[str, int] = field(default_factory=dict)
+    first: tuple[float, int] | None = None
+    """When the first batch came, and its rows."""
+    last: float = 0.0
+
+
 @ray.remote(num_cpus=0)
 class Tally:
     """Counts rows as the last stage lets them go; the workers of all machines report here."""
@@ -25,13 +38,17 @@ class Tally:
     def __init__(self) -> None:
         self.rows = 0
         self.errors: Counter[str] = Counter()
+        self.first: tuple[float, int] | None = None
+        self.last = 0.0
 
     def add(self, rows: int, errors: dict[str, int]) -> None:
         self.rows += rows
         self.errors.update(errors)
+        self.last = time.time()
+        self.first = self.first or (self.last, self.rows)
 
-    def read(self) -> tuple[int, dict[str, int]]:
-        return self.rows, dict(self.errors)
+    def read(self) -> Counts:
+        return Counts(self.rows, dict(self.errors), self.first, self.last)
 
 
 class Progress:
@@ -40,19 +57,34 @@ class Progress:
     Parameters
     ----------
     tally : handle of a Tally
-    total : rows in all, None if unknown
-    before : rows that earlier tries finished
+    total : rows to come, None if unknown
     """
 
-    def __init__(self, tally: Any, total: int | None, before: int) -> None:
+    def __init__(self, tally: Any, total: int | None) -> None:
         self.tally = tally
         self.total = total
-        self.before = before
-        self.rows = 0
-        self.errors: dict[str, int] = {}
-        self.started = time.monotonic()
+        self.counts = Counts()
+        self.started = time.time()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    @property
+    def rows(self) -> int:
+        """Rows that left the last stage."""
+        return self.counts.rows
+
+    @property
+    def start_up_seconds(self) -> float:
+        """Until the first batch was done: workers, models, first pictures."""
+        return self.counts.first[0] - self.started if self.counts.first else 0.0
+
+    @property
+    def images_per_second(self) -> float:
+        """After start-up, where more than one batch came; else of all the time."""
+        when, rows = self.counts.first or (self.started, 0)
+        if self.rows > rows:
+            return (self.rows - rows) / max(self.counts.last - when, 1e-9)
+        return self.rows / max(self.counts.last - self.started, 1e-9) if self.rows else 0.0
 
     def __enter__(self) -> Progress:
         self._thread.start()
@@ -66,18 +98,18 @@ class Progress:
     ) -> None:
         self._done.set()
         self._thread.join()
+        if error is None:
+            self.counts = ray.get(self.tally.read.remote())
 
     def sentence(self) -> str:
         """Rows done, speed, time left and rejected, in one line."""
-        done = self.before + self.rows
-        speed = self.rows / max(time.monotonic() - self.started, 1e-9)
+        speed = self.images_per_second
         of = f" of {self.total:,}" if self.total is not None else ""
-        words = [f"{done:,}{of} images"]
-        words.append(f"{speed:.1f} images/s")
+        words = [f"{self.rows:,}{of} images", f"{speed:.1f} images/s"]
         if self.total is not None and speed > 0:
-            words.append(f"{_duration((self.total - done) / speed)} left")
-        bad = ", ".join(f"{number} {code}" for code, number in sorted(self.errors.items()))
-        words.append(f"rejected: {bad or 'none'}")
+            words.append(f"{_duration((self.total - self.rows) / speed)} left")
+        errors = sorted(self.counts.errors.items())
+        words.append("rejected: " + (", ".join(f"{n} {code}" for code, n in errors) or "none"))
         return " · ".join(words)
 
     def _watch(self) -> None:
@@ -95,9 +127,9 @@ class Progress:
         with bar:
             task = bar.add_task("starting the models", total=self.total)
             while not self._done.wait(SECONDS_BETWEEN_LOOKS):
-                self.rows, self.errors = ray.get(self.tally.read.remote())
+                self.counts = ray.get(self.tally.read.remote())
                 if self.rows:
-                    bar.update(task, completed=self.before + self.rows, description=self.sentence())
+                    bar.update(task, completed=self.rows, description=self.sentence())
                 waited = time.monotonic() - last_line > SECONDS_BETWEEN_LINES
                 if waited and not console.is_terminal:
                     last_line = time.monotonic()

@@ -37,7 +37,7 @@ from pipelines.input_columns import (
 )
 from pipelines.input_files import date_in, source_in, uri_of
 from pipelines.input_rows import TABLE_ROWS, InputRow, as_label, tables
-from pipelines.inputs import ImageFiles, InputPlan, ParquetRows, Piece, TarFile
+from pipelines.inputs import ImageFiles, InputPlan, ParquetRows, Piece
 from pipelines.row_keys import RowKeys
 from pipelines.storage import (
     Location,
@@ -172,11 +172,7 @@ class _Reader:
                 return sum(
                     len(batch.left)
                     for group in self._groups(piece)
-                    for batch in self._parquet_left(
-                        group,
-                        known_columns(group.parquet.schema_arrow, piece.name) & {"uri", "date"},
-                        finished,
-                    )
+                    for batch in self._parquet_left(group, group.keys, finished)
                 )
             keys = webdataset.keys(self.root, piece.name, self.storage)
             if keys is None:
@@ -243,11 +239,12 @@ class _Reader:
     def _groups(self, piece: ParquetRows) -> Iterator[_Group]:
         """Yield the row groups that hold rows of the piece, while their file is open."""
         with open_parquet(self.root, piece.name, self.storage) as parquet:
+            columns = known_columns(parquet.schema_arrow, piece.name)
             first = 0
             for number in range(parquet.num_row_groups):
                 stop = first + parquet.metadata.row_group(number).num_rows
                 if first < piece.stop and stop > piece.start:
-                    yield _Group(parquet, number, first, piece)
+                    yield _Group(parquet, number, first, piece, columns)
                 first = stop
 
     def _parquet_left(
@@ -278,15 +275,13 @@ class _Reader:
 
     def _parquet_rows(self, piece: ParquetRows, finished: RowKeys) -> Iterator[InputRow]:
         for group in self._groups(piece):
-            columns = known_columns(group.parquet.schema_arrow, piece.name)
-            keys = columns & {"uri", "date"}
             if len(finished) and not any(
-                batch.left for batch in self._parquet_left(group, keys, finished)
+                batch.left for batch in self._parquet_left(group, group.keys, finished)
             ):
                 continue
             reached = -1
             try:
-                for number, row in self._numbered_rows(group, columns, finished):
+                for number, row in self._numbered_rows(group, group.columns, finished):
                     reached = number
                     yield row
                 continue
@@ -294,7 +289,7 @@ class _Reader:
                 if not is_damage(error):
                     raise
             # The keys were readable when the input was planned, so each lost row has its name.
-            for number, row in self._numbered_rows(group, keys, finished):
+            for number, row in self._numbered_rows(group, group.keys, finished):
                 if number > reached:
                     yield row if row.occurrence else row.fail(ErrorCode.UNREADABLE_ARCHIVE)
 
@@ -321,6 +316,10 @@ class _Reader:
                 yield batch.first + index, row
 
 
+def _result(row: Future[InputRow] | InputRow) -> InputRow:
+    return row if isinstance(row, InputRow) else row.result()
+
+
 @contextmanager
 def _stops_the_run(file: str) -> Iterator[None]:
     """Say which table or archive failed to be read, in words without credentials.
@@ -336,12 +335,18 @@ def _stops_the_run(file: str) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """A row group of an open file, the number of its first row, and the piece wanted."""
+    """A row group of an open file, the number of its first row, and what is wanted."""
 
     parquet: pq.ParquetFile
     number: int
     first: int
     piece: ParquetRows
+    columns: frozenset[str]
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The columns that name a row."""
+        return self.columns & {"uri", "date"}
 
     def rows_per_batch(self, columns: frozenset[str]) -> int:
         """Few rows where they hold pictures, whatever size the file claims they have."""

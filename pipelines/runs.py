@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import posixpath
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
 import ray
-from ray.data import DataContext
+from ray.data import DataContext, ExecutionResources
 
 from item.profiles import Profile
 from item.tables import ErrorCode, Status
-from pipelines import inputs
+from pipelines import inputs, reading
 from pipelines.configuration import FeaturizeConfiguration
 from pipelines.feature_table import STAGING, FeatureTable, PartWriter
 from pipelines.featurize import stages
-from pipelines.inputs import InputPlan, RowKeys
+from pipelines.inputs import InputPlan
 from pipelines.memory import PeakMemory
 from pipelines.progress import Progress, Tally
 from pipelines.provenance import provenance, versions
-from pipelines.stages import through
-from pipelines.storage import check_readable, check_writable, join, normalise, write_atomically
+from pipelines.row_keys import RowKeys
+from pipelines.stages import through, workers
+from pipelines.storage import (
+    check_readable,
+    check_writable,
+    join,
+    normalise,
+    redact,
+    write_atomically,
+)
 
 
 class ErrorRateError(Exception):
@@ -106,64 +114,78 @@ def run(job: Featurizing) -> dict[str, Any]:
     ErrorRateError
         The manifest is written, nothing is published, finished rows are kept aside.
     """
-    configuration, profile, table = job.configuration, job.configuration.profile, job.table
-    started, clock = datetime.now(UTC), time.monotonic()
-    run_id = f"{started:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+    table, storage = job.table, job.configuration.storage
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{job.work[:8]}"
     finished = table.finished(job.work, job.plan.dates)
-    done_before = len(finished)
-    known = table.staged(job.work)
-    left = None if job.plan.rows is None else job.plan.rows - done_before
-    computed, peak = 0, 0
-    start_up = 0.0
-    if left != 0:
-        _remember_date(job)
-        with PeakMemory() as memory:
-            _start_ray(configuration)
-            start_up = time.monotonic() - clock
-            tally = Tally.remote()  # type: ignore[attr-defined]
-            with Progress(tally, job.plan.rows, done_before):
-                for part in _process(job, run_id, finished, tally):
-                    known.append(part["path"])
-                    computed += part["rows"]
-        peak = memory.peak_bytes
-    seconds = time.monotonic() - clock
-    table.drop_strays(job.work, known)
-    staging = table.staging(job.work)
-    facts = [table.facts(staging, path) for path in known]
-    facts += [table.facts(table.path, path) for path in table.published(job.plan.dates)]
-    rows = _counts(facts)
-    manifest: dict[str, Any] = {
+    left = reading.count_left(job.plan, finished, storage)
+    timing = _compute(job, run_id, finished, left) if left != 0 else {}
+    _check_all_there(job)
+    staged = table.staged(job.work)
+    if not staged and table.has_run(job.work[:8]):
+        return _manifest(job, run_id, [], left, timing) | {"outcome": "nothing_to_do"}
+    facts = [table.facts(table.staging(job.work), path) for path in staged]
+    manifest = _manifest(job, run_id, facts, left, timing)
+    if _error_rate(manifest["rows"]) > job.configuration.max_error_rate:
+        table.write_run(run_id, manifest, job.configuration.as_yaml())
+        raise ErrorRateError(_too_many(manifest["rows"], job.configuration.max_error_rate))
+    table.publish(job.work)
+    parts = [asdict(table.part(path)) for path in staged]
+    manifest |= {"outcome": "published", "files": parts}
+    manifest["manifest"] = table.write_run(run_id, manifest, job.configuration.as_yaml())
+    return manifest
+
+
+def _compute(job: Featurizing, run_id: str, finished: RowKeys, left: int | None) -> dict[str, Any]:
+    """Featurize what is left into staged parts; returns times and memory."""
+    started = time.monotonic()
+    known = job.table.staged(job.work)
+    _remember_date(job)
+    _start_ray(job.configuration)
+    tally = Tally.remote()  # type: ignore[attr-defined]
+    with PeakMemory() as memory, Progress(tally, left) as progress:
+        known += [part["path"] for part in _process(job, run_id, finished, tally)]
+    job.table.drop_strays(job.work, known)
+    return {
+        "rows_computed": progress.rows,
+        "seconds": round(time.monotonic() - started, 3),
+        "start_up_seconds": round(progress.start_up_seconds, 3),
+        "images_per_second": round(progress.images_per_second, 3),
+        "peak_memory_bytes": memory.peak_bytes,
+        "cpus": ray.cluster_resources().get("CPU", 0.0),
+        "gpus": ray.cluster_resources().get("GPU", 0.0),
+    }
+
+
+def _manifest(
+    job: Featurizing,
+    run_id: str,
+    facts: list[dict[str, Any]],
+    left: int | None,
+    timing: dict[str, Any],
+) -> dict[str, Any]:
+    """What a run says of itself; ``rows`` are those that it publishes."""
+    plan, profile = job.plan, job.configuration.profile
+    done_before = None if plan.rows is None or left is None else plan.rows - left
+    return {
         "run_id": run_id,
-        "outcome": "published" if known else "nothing_to_do",
-        "started_at": started.isoformat(timespec="seconds"),
+        "outcome": "too_many_errors",
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "feature_set_id": job.feature_set_id,
         "models": profile.revisions(),
         "versions": versions(),
         "input": {
-            "root": job.plan.root,
-            "kind": job.plan.kind,
-            "fingerprint": job.plan.fingerprint(),
-            "dates": list(job.plan.dates),
-            "left_out": dict(job.plan.ignored),
-            "notes": list(job.plan.notes),
+            "root": redact(plan.root),
+            "kind": plan.kind,
+            "fingerprint": plan.fingerprint(),
+            "rows": plan.rows,
+            "dates": list(plan.dates),
+            "left_out": dict(plan.ignored),
+            "notes": list(plan.notes),
         },
-        "rows": rows | {"done_before": done_before, "computed": computed},
-        "seconds": round(seconds, 3),
-        "start_up_seconds": round(start_up, 3),
-        "images_per_second": round(computed / (seconds - start_up), 3) if computed else None,
-        "peak_memory_bytes": peak,
+        "rows": {"done_before": done_before, **_counts(facts)},
+        **timing,
+        "stages": _stage_speeds(facts, profile, timing.get("cpus", 0.0)),
     }
-    _check_all_there(job, facts)
-    if _error_rate(rows) > configuration.max_error_rate:
-        manifest["outcome"] = "too_many_errors"
-        table.write_run(run_id, manifest, configuration.as_yaml())
-        raise ErrorRateError(_too_many(rows, configuration.max_error_rate))
-    manifest["stages"] = _stage_speeds(facts, profile)
-    table.publish(job.work)
-    parts = [table.part(path) for path in table.published(job.plan.dates)]
-    manifest["files"] = [vars(part) for part in parts]
-    manifest["manifest"] = table.write_run(run_id, manifest, configuration.as_yaml())
-    return manifest
 
 
 def _process(
@@ -171,8 +193,13 @@ def _process(
 ) -> Iterable[dict[str, Any]]:
     """Run the stages on what is left; yields each part as it is finished."""
     configuration, profile = job.configuration, job.configuration.profile
-    images = inputs.read(
-        job.plan, finished, configuration.storage, max_bytes=profile.decoding.max_bytes
+    images = reading.read(
+        job.plan,
+        finished,
+        configuration.storage,
+        max_bytes=profile.decoding.max_bytes,
+        # As a decoding task: Ray then reads and decodes in one, without a copy between.
+        num_cpus=profile.resources.decode.cpus,
     )
     features = through(images, stages(profile), tally)
     writer = PartWriter(
@@ -191,12 +218,14 @@ def _start_ray(configuration: FeaturizeConfiguration) -> None:
     if not ray.is_initialized():
         # A submitted job finds its cluster in RAY_ADDRESS; without one, Ray runs here.
         local = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
-        ray.init(log_to_driver=False, **local)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **local)
     context = DataContext.get_current()
+    # The run shows its own progress; Ray's notices on pools and memory help no user.
     context.enable_progress_bars = False
+    context.issue_detectors_config.detectors = []
     context.execution_options.preserve_order = False
-    context.execution_options.resource_limits.object_store_memory = (
-        configuration.object_store_gb * 1e9
+    context.execution_options.resource_limits = ExecutionResources.for_limits(
+        object_store_memory=configuration.object_store_gb * 1e9
     )
 
 
@@ -226,19 +255,21 @@ def _counts(facts: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _stage_speeds(facts: list[dict[str, Any]], profile: Profile) -> list[dict[str, Any]]:
-    """Worker seconds of each stage over all rows of these dates, and what one worker does."""
+def _stage_speeds(
+    facts: list[dict[str, Any]], profile: Profile, cpus: float
+) -> list[dict[str, Any]]:
+    """How fast each stage is: what one worker does in a second, and how many there are."""
     seconds = sum((Counter(fact["stage_seconds"]) for fact in facts), Counter())
     rows = sum(sum(fact["statuses"].values()) for fact in facts)
     return [
         {
             "stage": stage.name,
+            "workers": workers(stage.resources, cpus),
             "worker_seconds": round(seconds[stage.name], 3),
-            "images_per_worker_second": round(rows / seconds[stage.name], 3)
-            if seconds[stage.name]
-            else None,
+            "images_per_second": round(rows / max(seconds[stage.name], 1e-9), 3),
         }
         for stage in stages(profile)
+        if rows
     ]
 
 
@@ -246,13 +277,6 @@ def _error_rate(rows: dict[str, Any]) -> float:
     repeated = rows["by_error_code"].get(ErrorCode.DUPLICATE_URI, 0)
     counted = rows["total"] - repeated
     return (counted - rows["by_status"].get(Status.OK, 0)) / counted if counted else 0.0
-
-
-def _limit(job: Featurizing) -> int | None:
-    """Errors that put the run over its limit whatever the rest holds."""
-    if job.plan.rows is None:
-        return None
-    return int(job.configuration.max_error_rate * job.plan.rows)
 
 
 def _too_many(rows: dict[str, Any], limit: float) -> str:
@@ -266,10 +290,12 @@ def _too_many(rows: dict[str, Any], limit: float) -> str:
     )
 
 
-def _check_all_there(job: Featurizing, facts: list[dict[str, Any]]) -> None:
+def _check_all_there(job: Featurizing) -> None:
     """The first promise, checked on every run: each input row once in the output."""
-    found = sum(sum(fact["statuses"].values()) for fact in facts)
-    if job.plan.rows is not None and found < job.plan.rows:
+    finished = job.table.finished(job.work, job.plan.dates)
+    missing = reading.count_left(job.plan, finished, job.configuration.storage)
+    if missing:
         raise RuntimeError(
-            f"{job.plan.rows} rows were planned but {found} were written; nothing is published"
+            f"{missing} of {job.plan.rows} rows were not written, so nothing is published; "
+            "start the job again to compute them"
         )

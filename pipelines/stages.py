@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -130,21 +130,21 @@ def _apply(images: Dataset, stage: Stage, tally: Any) -> Dataset:
     }
     if number is None:
         # A task carries the stage along, so it must be cheap to set up.
-        return images.map_batches(_Task(stage, tally), **common)
+        return images.map_batches(_task(stage, tally), **common)
     pool = ActorPoolStrategy(size=number)
-    return images.map_batches(Worker, fn_constructor_args=(stage, tally), compute=pool, **common)
+    # Ray shows an operator by its class's name.
+    worker = type(type(stage).__name__, (Worker,), {})
+    return images.map_batches(worker, fn_constructor_args=(stage, tally), compute=pool, **common)
 
 
-class _Task:
+def _task(stage: Stage, tally: Any) -> Callable[[pa.Table], pa.Table]:
     """A stage without a model, as a function that Ray shows under the stage's name."""
 
-    def __init__(self, stage: Stage, tally: Any) -> None:
-        self.stage = stage
-        self.tally = tally
-        self.__name__ = type(stage).__name__
+    def run(table: pa.Table) -> pa.Table:
+        return _reported(run_stage(stage, table), tally)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        return _reported(run_stage(self.stage, table), self.tally)
+    run.__name__ = type(stage).__name__
+    return run
 
 
 def _reported(table: pa.Table, tally: Any) -> pa.Table:
@@ -168,7 +168,7 @@ def _with_column(
     """Add a column with ``values`` at ``rows``; elsewhere what was there, or null."""
     there = name in table.column_names
     column: list[Any] = table[name].to_pylist() if there else [None] * len(table)
-    for row, value in zip(rows, values or (), strict=True):
+    for row, value in zip(rows, () if values is None else values, strict=True):
         column[row] = value
     array = pa.array(column, kind)
     if there:

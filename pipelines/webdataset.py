@@ -20,12 +20,9 @@ from pipelines.row_keys import RowKeys
 from pipelines.storage import Storage, TooLargeError, filesystem, is_s3, join, redact
 from pipelines.tars import DamagedError, Member, Tar
 
-
 logger = logging.getLogger(__name__)
 
 _SIDE_EXTENSIONS = frozenset({".txt", ".json", ".cls"})
-
-
 _LONGEST_SIDE_FILE = 1 << 20
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from item.errors import UsageError
 from item.mini.backbone import CLASSES, HEAD_CHANNELS, Backbone, normalise, slices
 from item.mini.checkpoint import FOLDER, load_weights
 from item.mini.text_backbone import WIDTH as NAME_WIDTH
@@ -230,6 +231,8 @@ class MiniCaptioner:
         self.backbone = Backbone()
         tensors = load_weights("captioner", weights)
         vocabulary = (weights or FOLDER / "captioner.safetensors").with_suffix(".json")
+        if not vocabulary.is_file():
+            raise UsageError(f"The vocabulary '{vocabulary.name}' is missing: reinstall item.")
         self.vocabulary: list[str] = json.loads(vocabulary.read_text())
         self.names = tensors.pop("names").reshape(CLASSES, NAME_WIDTH)
         self.decoder = Decoder(len(self.vocabulary)).eval().requires_grad_(False)

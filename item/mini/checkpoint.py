@@ -31,6 +31,7 @@ def save_weights(tensors: dict[str, Tensor], path: Path) -> None:
     halves = {key: value.half().contiguous() for key, value in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(halves, path)
+    path.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def revision(name: str, path: Path | None = None) -> str:

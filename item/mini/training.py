@@ -86,7 +86,7 @@ class Photographs:
 def cache_maps(pictures: Sequence[Picture], folder: Path, say: Callable[[str], None]) -> None:
     """Compute the backbone's maps of all views and grid crops into ``folder``, once.
 
-    In bfloat16, which is half as slow here; the maps are kept in half precision anyway.
+    In bfloat16, which takes half the time; the maps are kept in half precision anyway.
     """
     backbone = Backbone().to(torch.bfloat16)
     generator = np.random.default_rng(0)

@@ -120,7 +120,7 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
         known = ", ".join(profile_names())
         raise UsageError(f"There is no profile '{name}': choose one of {known}, or a YAML file.")
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_bytes())
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"The profile '{name}' is not YAML: {reason}.") from None

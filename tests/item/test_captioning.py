@@ -27,7 +27,8 @@ def test_the_loaded_captioner_searches_as_wide_as_told(folder):
     assert load_captioner(Captioning(beams=2)).beams == 2
 
 
-def test_missing_weights_are_one_sentence(folder):
+@pytest.mark.usefixtures("folder")
+def test_missing_weights_are_one_sentence():
     for call in (check_captioner, captioner_revision, load_captioner):
         with pytest.raises(UsageError, match=r"'captioner\.safetensors' are missing"):
             call(Captioning())

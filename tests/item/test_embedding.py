@@ -33,7 +33,8 @@ def test_dimensions_known_ahead_are_those_of_the_model(folder):
     assert encoder.embed_texts(["a cat"]).shape == (1, width)
 
 
-def test_missing_weights_are_one_sentence(folder):
+@pytest.mark.usefixtures("folder")
+def test_missing_weights_are_one_sentence():
     for call in (check_dual_encoder, dual_encoder_revision, load_dual_encoder):
         with pytest.raises(UsageError, match=r"'dual_encoder\.safetensors' are missing"):
             call(Clip())

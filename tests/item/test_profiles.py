@@ -112,17 +112,19 @@ SHAPING = {
 }
 
 
+@pytest.mark.usefixtures("weights")
 @pytest.mark.parametrize(("key", "value"), SHAPING.items())
-def test_what_shapes_features_changes_the_feature_set(weights, key, value):
+def test_what_shapes_features_changes_the_feature_set(key, value):
     changed = load_profile("mini", {key: value})
     assert changed.feature_set_id() != load_profile("mini").feature_set_id()
 
 
+@pytest.mark.usefixtures("weights")
 @pytest.mark.parametrize("stage", ["decode", "caption", "objects", "embed", "misalign"])
 @pytest.mark.parametrize(
     ("key", "value"), [("cpus", 2), ("gpus", 1), ("workers_per_cpu", 3), ("batch_size", 7)]
 )
-def test_resources_do_not_change_the_feature_set(weights, stage, key, value):
+def test_resources_do_not_change_the_feature_set(stage, key, value):
     changed = load_profile("mini", {f"resources.{stage}.{key}": value})
     assert changed != load_profile("mini")
     assert changed.feature_set_id() == load_profile("mini").feature_set_id()
@@ -140,14 +142,16 @@ def test_every_section_of_a_profile_is_covered_above():
     assert covered | {"name", "clip", "resources"} == set(Profile.model_fields)
 
 
-def test_feature_set_id_starts_with_the_profiles_name(weights):
+@pytest.mark.usefixtures("weights")
+def test_feature_set_id_starts_with_the_profiles_name():
     assert load_profile("mini").feature_set_id().startswith("mini-")
 
 
 # Models
 
 
-def test_revisions_name_every_model(weights):
+@pytest.mark.usefixtures("weights")
+def test_revisions_name_every_model():
     revisions = load_profile("mini").revisions()
     assert set(revisions) == {"captioner", "clip", "phrases", "grounder"}
     assert revisions["captioner"] != revisions["clip"]
@@ -160,10 +164,12 @@ def test_a_missing_model_is_one_sentence(weights, name):
         load_profile("mini").check_models()
 
 
-def test_models_that_are_there_pass(weights):
+@pytest.mark.usefixtures("weights")
+def test_models_that_are_there_pass():
     load_profile("mini").check_models()
 
 
-def test_a_phrase_pipeline_of_another_version_is_refused(weights):
+@pytest.mark.usefixtures("weights")
+def test_a_phrase_pipeline_of_another_version_is_refused():
     with pytest.raises(UsageError):
         load_profile("mini", {"phrases.version": "1.0.0"}).check_models()

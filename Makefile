@@ -1,0 +1,55 @@
+# make demo | test | lint | bench | clean. Each makes the environment it needs, once.
+# With another Python: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := $(VENV)/.installed-demo
+TEST := $(VENV)/.installed-test
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    featurize a few photographs and broken files, and show the result"
+	@echo "make test    run all tests"
+	@echo "make lint    check style and types"
+	@echo "make bench   measure throughput"
+	@echo "make clean   remove everything made here but the environment, $(VENV)/"
+
+demo: $(DEMO)
+	$(BIN)/python jobs/demo.py
+
+test: $(TEST)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(TEST)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+bench: $(DEMO)
+	$(BIN)/python benchmarks/throughput.py
+
+clean:
+	rm -rf build demo-output item_audit.egg-info
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and \
+	"Python 3.11 or newer is needed and this is %d.%d: name another, PYTHON=python3.11." % v)'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(DEMO): EXTRAS := demo
+$(TEST): EXTRAS := test,demo,training
+
+# uv installs several times faster; pip knows mirrors and proxies that uv is not told of.
+$(DEMO) $(TEST): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt \
+		--editable '.[$(EXTRAS)]' \
+	|| $(BIN)/python -m pip install --no-compile --constraint constraints.txt \
+		--editable '.[$(EXTRAS)]'
+	@touch $@

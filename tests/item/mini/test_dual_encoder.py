@@ -1,0 +1,95 @@
+"""The dual encoder's promises, which hold whatever its weights are."""
+
+import numpy as np
+import pytest
+import torch
+
+from item.mini.dual_encoder import (
+    AttentionPooling,
+    JointSpace,
+    MiniDualEncoder,
+    expected_names,
+)
+from tests.untrained_weights import write_dual_encoder
+
+WIDTH = 384
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return MiniDualEncoder(write_dual_encoder(tmp_path_factory.mktemp("weights")), batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    generator = np.random.default_rng(0)
+    sizes = [(60, 90), (300, 200), (7, 7), (40, 41), (1, 500)]
+    return [generator.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+
+
+@pytest.mark.parametrize("method", ["embed_images", "embed_crops"])
+def test_pictures_become_unit_rows_that_no_neighbour_changes(encoder, pictures, method):
+    embed = getattr(encoder, method)
+    rows = embed(pictures)
+    assert rows.shape == (len(pictures), WIDTH)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    alone = np.concatenate([embed([picture]) for picture in pictures])
+    np.testing.assert_allclose(rows, alone, atol=1e-4)
+
+
+def test_texts_become_unit_rows_that_no_neighbour_changes(encoder):
+    texts = ["a cat", "", "a photo of two dogs that play with a red ball in the snow", "cat " * 99]
+    rows = encoder.embed_texts(texts)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    alone = np.concatenate([encoder.embed_texts([text]) for text in texts])
+    np.testing.assert_allclose(rows, alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["embed_images", "embed_crops", "embed_texts"])
+def test_nothing_gives_no_rows(encoder, method):
+    rows = getattr(encoder, method)([])
+    assert rows.shape == (0, WIDTH)
+    assert rows.dtype == np.float32
+
+
+def test_different_inputs_have_different_embeddings(encoder, pictures):
+    assert np.linalg.matrix_rank(encoder.embed_images(pictures[:3]), tol=1e-3) == 3
+    assert np.linalg.matrix_rank(encoder.embed_texts(["a cat", "a dog", "snow"]), tol=1e-3) == 3
+
+
+def test_a_picture_is_embedded_alike_every_time(encoder, pictures):
+    assert np.array_equal(encoder.embed_images(pictures[:2]), encoder.embed_images(pictures[:2]))
+
+
+def test_class_names_move_the_image_side():
+    torch.manual_seed(0)
+    space = JointSpace().eval()
+    maps = torch.randn(1, 320, 7, 7)
+    first, second = (space.images(maps, names) for names in torch.randn(2, 1, WIDTH))
+    assert (first - second).norm() > 0.01
+
+
+def test_pooling_ignores_what_the_mask_hides():
+    torch.manual_seed(0)
+    pool = AttentionPooling(16).eval()
+    tokens = torch.randn(1, 5, 16)
+    mask = torch.tensor([[True, True, True, False, False]])
+    changed = tokens.clone()
+    changed[:, 3:] = 100.0
+    torch.testing.assert_close(pool(tokens, mask), pool(changed, mask))
+    torch.testing.assert_close(pool(tokens, mask), pool(tokens[:, :3]))
+
+
+def test_pooling_does_not_see_the_order_of_tokens():
+    torch.manual_seed(0)
+    pool = AttentionPooling(16).eval()
+    tokens = torch.randn(2, 5, 16)
+    torch.testing.assert_close(pool(tokens), pool(tokens.flip(1)))
+
+
+def test_expected_name_is_the_mean_weighted_by_probability():
+    names = torch.eye(3)
+    logits = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]]).log()
+    assert expected_names(logits, names).tolist() == [[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]]

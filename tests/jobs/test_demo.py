@@ -1,0 +1,198 @@
+"""The demo: what it puts into its dump, what it clears, and how it shows a table."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from typer.testing import CliRunner
+
+from item.errors import UsageError
+from item.tables import ErrorCode, Status, features_schema
+from jobs import demo
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("skimage")
+    pytest.importorskip("sklearn")
+    folder = tmp_path_factory.mktemp("demo") / "dump"
+    demo.make_dump(folder)
+    return folder
+
+
+def shown(table: Table, width: int = 100) -> str:
+    console = Console(width=width, color_system="truecolor", force_terminal=True)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def row(uri: str, **columns: object) -> dict[str, object]:
+    ok = {"uri": uri, "status": Status.OK, "caption": "a cat on a sofa", "objects": []}
+    return ok | {"global_similarity": 0.25} | columns
+
+
+def object_(phrase: str, similarity: float, grounded: bool = True) -> dict[str, object]:
+    return {"phrase": phrase, "similarity": similarity, "grounded": grounded}
+
+
+def read_back(folder: Path, *rows: dict[str, object]) -> pd.DataFrame:
+    """Write rows as the features table is written, and read them as an analyst does."""
+    path = folder / "date=2026-01-02" / "part-0.parquet"
+    path.parent.mkdir()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=features_schema(4)), path)
+    return pd.read_parquet(folder)
+
+
+@pytest.mark.parametrize("name", demo.PHOTOGRAPHS)
+def test_photograph_is_whole_and_of_the_format_that_its_name_says(dump: Path, name: str) -> None:
+    formats = {".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
+    with Image.open(dump / name) as photograph:
+        photograph.load()
+        assert photograph.format == formats[Path(name).suffix]
+        assert min(photograph.size) >= 256
+
+
+def test_dump_mixes_formats_and_holds_three_broken_files(dump: Path) -> None:
+    assert {Path(name).suffix for name in demo.PHOTOGRAPHS} == {".jpg", ".png", ".webp"}
+    broken = {path.name for path in dump.iterdir()} - set(demo.PHOTOGRAPHS)
+    assert broken == {"broken-download.jpg", "not-found-page.jpg", "empty.png"}
+    with pytest.raises(OSError, match="truncated"), Image.open(dump / "broken-download.jpg") as cut:
+        cut.load()
+    with pytest.raises(OSError, match="cannot identify"):
+        Image.open(dump / "not-found-page.jpg")
+    assert (dump / "empty.png").stat().st_size == 0
+
+
+def test_missing_package_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "PHOTOGRAPHS", {"cat.png": ("no_such_package", "cat.png")})
+    with pytest.raises(UsageError, match="make demo"):
+        demo.make_dump(tmp_path / "dump")
+
+
+def test_second_run_clears_what_the_first_left(tmp_path: Path) -> None:
+    folder = tmp_path / "demo-output"
+    demo.clear(folder)
+    (folder / "features").mkdir()
+    (folder / "features" / "old.parquet").touch()
+    demo.clear(folder)
+    assert [path.name for path in folder.iterdir()] == [demo.MARK]
+
+
+def test_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    precious = tmp_path / "precious.txt"
+    precious.touch()
+    with pytest.raises(UsageError, match="did not make"):
+        demo.clear(tmp_path)
+    assert precious.exists()
+
+
+def test_link_to_another_folder_is_not_followed(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    demo.clear(mine)
+    (tmp_path / "link").symlink_to(mine)
+    with pytest.raises(UsageError, match="not a folder"):
+        demo.clear(tmp_path / "link")
+    assert (mine / demo.MARK).exists()
+
+
+def test_table_shows_caption_objects_and_similarities(tmp_path: Path) -> None:
+    objects = [object_("a cat", 0.314), object_("a sofa", 0.271, grounded=False)]
+    text = shown(demo.described(read_back(tmp_path, row("cat.png", objects=objects))))
+    for part in ("cat.png", "a cat on a sofa", "a cat 0.31", "a sofa 0.27 not found", "0.25"):
+        assert part in text
+
+
+def test_picture_without_objects_or_numbers_is_still_shown(tmp_path: Path) -> None:
+    objects = [object_("a dog", float("nan")), {"phrase": "a hat", "grounded": False}]
+    rows = read_back(tmp_path, row("1.png", global_similarity=None), row("2.png", objects=objects))
+    text = shown(demo.described(rows))
+    for part in ("none named", "a dog –", "a hat – not found"):
+        assert part in text
+
+
+def test_hostile_text_is_shown_and_has_no_effect(tmp_path: Path) -> None:
+    hostile = "[red]x[/red] [/] [link=a]b[/link] :smile:"
+    controls = "\x1b[2Jy\x1b]8;;z\x07\u202e\r"
+    rows = read_back(
+        tmp_path,
+        row("1.png", caption=hostile, objects=[object_(hostile, 0.1)]),
+        row("2.png", caption=controls),
+        row(hostile, status=Status.REJECTED, error_code=ErrorCode.CORRUPT, objects=None),
+    )
+    described = shown(demo.described(rows), width=300)
+    assert described.count(hostile) == 2
+    assert "�[2Jy�]8;;z���" in described
+    refused = shown(demo.refused(rows), width=300)
+    assert hostile in refused
+    assert "\x1b[2J" not in described and "\x1b]8" not in described + refused
+
+
+def test_rejected_file_is_shown_with_its_reason_and_only_there(tmp_path: Path) -> None:
+    bad = row("bad.jpg", status=Status.REJECTED, error_code=ErrorCode.EMPTY_FILE, objects=None)
+    rows = read_back(tmp_path, row("good.jpg"), bad)
+    described, refused = shown(demo.described(rows)), shown(demo.refused(rows))
+    assert "bad.jpg" in refused and "empty_file" in refused
+    assert ErrorCode.EMPTY_FILE.sentence in refused
+    assert "bad.jpg" not in described and "good.jpg" not in refused
+
+
+def test_job_is_run_as_users_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        calls.append((command, options["env"]))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setenv("RAY_ADDRESS", "a-cluster:6379")
+    assert demo.featurize(tmp_path / "dump", tmp_path / "features") == 0
+    [(command, environment)] = calls
+    assert command[:2] == [sys.executable, str(REPOSITORY / "jobs" / "featurize.py")]
+    assert "max_error_rate=0.5" in command
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert "RAY_ADDRESS" not in environment
+
+
+def test_failed_job_ends_the_demo_with_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "featurize", lambda _dump, _features: 3)
+    monkeypatch.setattr(demo, "make_dump", lambda folder: folder.mkdir() or [])
+    result = CliRunner().invoke(demo.app, ["--output", str(tmp_path / "out")])
+    assert result.exit_code == 3
+
+
+def test_demo_ends_with_the_line_that_opens_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def featurize(_dump: Path, features: Path) -> int:
+        features.mkdir()
+        read_back(features, row("cat.png"))
+        return 0
+
+    monkeypatch.setattr(demo, "featurize", featurize)
+    monkeypatch.setattr(demo, "make_dump", lambda folder: folder.mkdir() or [])
+    output = tmp_path / "out"
+    for _ in range(2):
+        result = CliRunner().invoke(demo.app, ["--output", str(output)])
+        assert result.exit_code == 0, result.output
+    last = result.output.strip().splitlines()[-1]
+    assert last == f'import pandas as pd; pd.read_parquet("{output / "features"}")'
+
+
+def test_help_fits_a_screen_and_gives_an_example() -> None:
+    result = CliRunner().invoke(demo.app, ["--help"])
+    assert "Example: python jobs/demo.py" in result.output
+    assert len(result.output.splitlines()) <= 24
