@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+DATA ?= images
 BIN := $(VENV)/bin
 DEMO := $(VENV)/.installed-demo
 TEST := $(VENV)/.installed-test
@@ -15,7 +16,7 @@ help:
 	@echo "make demo    featurize a few photographs and broken files, and show the result"
 	@echo "make test    run all tests"
 	@echo "make lint    check style and types"
-	@echo "make bench   measure throughput"
+	@echo "make bench   measure throughput on DATA=folder, Parquet with uri and bytes"
 	@echo "make clean   remove everything made here but the environment, $(VENV)/"
 
 demo: $(DEMO)
@@ -30,7 +31,7 @@ lint: $(TEST)
 	$(BIN)/python -m mypy
 
 bench: $(DEMO)
-	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/throughput.py --data $(DATA)
 
 clean:
 	rm -rf build demo-output item_audit.egg-info

@@ -60,6 +60,6 @@ def refusals() -> Iterator[None]:
 
 def _quieten() -> None:
     """Libraries' notices about themselves, which no user of a job can act on."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\.")
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"ray\.")
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,6 +1,6 @@
 """Rebuild the weights of the mini models from captioned photographs.
 
-    python jobs/train_mini.py --data flickr8k/ --output item/mini/weights
+    python jobs/train_mini.py --input flickr8k/ --output item/mini/weights
 
 About an hour and a half on two cores, most of it the captioner. Reads Parquet with
 ``bytes``, ``captions`` and ``split``; trains on ``train``, measures on ``test``.
@@ -29,7 +29,7 @@ app = application()
 
 @app.command()
 def train_mini(
-    data: Annotated[Path, typer.Option(help="Folder of Parquet: bytes, captions, split.")],
+    input: Annotated[Path, typer.Option(help="Folder of Parquet: bytes, captions, split.")],
     output: Annotated[Path, typer.Option(help="Folder for weights and metrics.json.")],
     cache: Annotated[Path, typer.Option(help="Folder for feature maps.")] = Path("mini-cache"),
     dual_encoder_epochs: int = training.DualEncoderRecipe.epochs,
@@ -38,11 +38,11 @@ def train_mini(
 ) -> None:
     """Train the dual encoder and the captioner of the mini profile.
 
-    Example: python jobs/train_mini.py --data flickr8k/ --output item/mini/weights
+    Example: python jobs/train_mini.py --input flickr8k/ --output item/mini/weights
     """
     say = console().print
     with refusals():
-        rows = _read(data)
+        rows = _read(input)
         captions, split = rows["captions"].to_pylist(), np.array(rows["split"].to_pylist())
         pictures = [decode(image.as_py(), Decoding()).pixels for image in rows["bytes"]]
         training.cache_maps(pictures, cache, say)

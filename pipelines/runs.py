@@ -218,6 +218,9 @@ def _start_ray(configuration: FeaturizeConfiguration) -> None:
     if not ray.is_initialized():
         # A submitted job finds its cluster in RAY_ADDRESS; without one, Ray runs here.
         local = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
+        if local:
+            # Ray's C++ side prints notices on standard error that are meant for Ray itself.
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **local)
     context = DataContext.get_current()
     # The run shows its own progress; Ray's notices on pools and memory help no user.

@@ -34,9 +34,13 @@ def save_weights(tensors: dict[str, Tensor], path: Path) -> None:
     path.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
-def revision(name: str, path: Path | None = None) -> str:
-    """Short SHA-256 of a weights file, the revision that provenance records."""
-    path = path or FOLDER / f"{name}.safetensors"
-    if not path.is_file():
-        raise UsageError(f"The weights '{path.name}' are missing: reinstall item.")
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+def revision(name: str) -> str:
+    """Short SHA-256 of a shipped model's files, the revision that provenance records."""
+    weights = FOLDER / f"{name}.safetensors"
+    if not weights.is_file():
+        raise UsageError(f"The weights '{weights.name}' are missing: reinstall item.")
+    digest = hashlib.sha256(weights.read_bytes())
+    vocabulary = weights.with_suffix(".json")
+    if vocabulary.is_file():
+        digest.update(vocabulary.read_bytes())
+    return digest.hexdigest()[:12]

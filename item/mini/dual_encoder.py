@@ -106,7 +106,7 @@ class MiniDualEncoder:
 
     dimensions = WIDTH
 
-    def __init__(self, weights: Path | None = None, batch_size: int = 32) -> None:
+    def __init__(self, weights: Path | None = None, batch_size: int = 16) -> None:
         self.batch_size = batch_size
         self.backbone = Backbone()
         self.text_backbone = TextBackbone()

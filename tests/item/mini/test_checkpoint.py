@@ -34,10 +34,9 @@ def test_the_file_has_two_bytes_a_number(path):
     assert 20_000 < path.stat().st_size < 20_200
 
 
-@pytest.mark.parametrize("call", [load_weights, revision])
-def test_a_missing_file_is_one_sentence(path, call):
+def test_a_missing_file_is_one_sentence(path):
     with pytest.raises(UsageError, match=r"^The weights 'model.safetensors' are missing: .*\.$"):
-        call("model", path)
+        load_weights("model", path)
 
 
 @pytest.mark.parametrize(
@@ -65,11 +64,19 @@ def test_a_pickle_is_not_opened(path):
         load_weights("model", path)
 
 
-def test_the_revision_is_that_of_the_content(path):
-    save_weights({"t": torch.zeros(3)}, path)
-    first = revision("model", path)
-    save_weights({"t": torch.ones(3)}, path)
-    second = revision("model", path)
-    save_weights({"t": torch.zeros(3)}, path)
-    assert first != second
-    assert revision("model", path) == first
+def test_the_revision_is_that_of_weights_and_vocabulary(tmp_path, monkeypatch):
+    monkeypatch.setattr("item.mini.checkpoint.FOLDER", tmp_path)
+    weights = tmp_path / "model.safetensors"
+    save_weights({"t": torch.zeros(3)}, weights)
+    first = revision("model")
+    save_weights({"t": torch.ones(3)}, weights)
+    second = revision("model")
+    save_weights({"t": torch.zeros(3)}, weights)
+    assert revision("model") == first != second
+    weights.with_suffix(".json").write_text("[]")
+    assert revision("model") not in (first, second)
+
+
+def test_a_missing_model_has_no_revision():
+    with pytest.raises(UsageError, match="missing"):
+        revision("no-such-model")

@@ -1,0 +1,375 @@
+"""The features table: parts staged whole, published once, readable by anyone at any time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from item.errors import UsageError
+from item.profiles import load_profile
+from item.tables import features_schema
+from pipelines.feature_table import STAGING, FeatureTable, PartWriter
+from pipelines.provenance import decoded, provenance
+from pipelines.stages import SECONDS
+from pipelines.storage import Storage, filesystem, join, write_atomically
+
+STORAGE = Storage(retries=0)
+DIMENSIONS = 4
+NIGHT, NEXT = "2026-01-30", "2026-01-31"
+WORK = "0123456789abcdef"
+METADATA = {"item.feature_set_id": '"mini-0"', "item.run_id": '"a run"'}
+
+DESIGNED = """
+    image_id uri source date status error_code error_message width height format jpeg_quality
+    label generator caption objects global_similarity local_similarity_min local_similarity_mean
+    local_similarity_max local_similarity_std object_count ungrounded_fraction image_embedding
+    global_misalignment local_misalignment
+""".split()
+"""The columns of the design, which stand there in prose."""
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def done(*uris: str, date: str | list[str] = NIGHT, **columns: Any) -> pa.Table:
+    """Rows as the last stage leaves them; those whose URI holds ``bad`` are rejected."""
+    names = {field.name for field in features_schema(DIMENSIONS)}
+    lists = pa.list_(pa.float32())
+    rows: list[dict[str, Any]] = []
+    for number, uri in enumerate(uris):
+        row: dict[str, Any] = {"uri": uri, "occurrence": uris[:number].count(uri)}
+        row |= {"date": date if isinstance(date, str) else date[number], SECONDS + "decode": 0.5}
+        if "bad" in uri:
+            row |= {"status": "rejected", "error_code": "truncated", "error_message": "It ends."}
+        else:
+            embedding = np.eye(DIMENSIONS, dtype=np.float32)[number % DIMENSIONS].tolist()
+            row |= {"status": "ok", "caption": "a cat", "objects": [], "object_count": 0}
+            row |= {name: embedding for name in names if name.endswith(("bedding", "alignment"))}
+        rows.append(row | {name: values[number] for name, values in columns.items()})
+    fields = [
+        pa.field(field.name, lists if pa.types.is_fixed_size_list(field.type) else field.type)
+        for field in features_schema(DIMENSIONS)
+    ]
+    fields += [
+        ("occurrence", pa.int32()),
+        ("date", pa.string()),
+        (SECONDS + "decode", pa.float32()),
+    ]
+    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
+
+
+def write(folder: str, rows: pa.Table) -> list[dict[str, Any]]:
+    return PartWriter(folder, STORAGE, DIMENSIONS, METADATA)(rows).to_pylist()
+
+
+def stage(root: str, rows: pa.Table) -> list[str]:
+    return [part["path"] for part in write(join(root, STAGING, WORK), rows)]
+
+
+def table(root: str) -> FeatureTable:
+    return FeatureTable(root, STORAGE)
+
+
+def uris(root: str, date: str | None = None) -> list[str]:
+    """What an analyst sees."""
+    frame = pd.read_parquet(root)
+    return sorted(frame["uri"] if date is None else frame[frame["date"] == date]["uri"])
+
+
+@pytest.fixture(params=["local", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "local":
+        return str(tmp_path / "features")
+    return f"s3://{request.getfixturevalue('bucket')}/features"
+
+
+# One part
+
+
+def test_part_has_the_schema_of_the_table_and_zstd(tmp_path: Path) -> None:
+    [part] = write(str(tmp_path), done("a", "bad", "c"))
+    file = pq.ParquetFile(tmp_path / part["path"])
+    assert file.schema_arrow.equals(features_schema(DIMENSIONS))
+    assert file.schema_arrow.field("image_embedding").type == pa.list_(pa.float16(), DIMENSIONS)
+    groups = [file.metadata.row_group(n) for n in range(file.num_row_groups)]
+    codecs = {g.column(n).compression for g in groups for n in range(g.num_columns)}
+    assert codecs == {"ZSTD"}
+
+
+def test_part_says_where_its_rows_come_from_and_what_they_are(tmp_path: Path) -> None:
+    metadata = provenance(load_profile("mini"), "a run")
+    rows = done("a", "bad", "a", notes=[["first_frame"], None, None])
+    [part] = PartWriter(str(tmp_path), STORAGE, DIMENSIONS, metadata)(rows).to_pylist()
+    facts = decoded(pq.read_metadata(tmp_path / part["path"]).metadata)
+    assert facts["run_id"] == "a run"
+    assert facts["feature_set_id"] == load_profile("mini").feature_set_id()
+    assert {"models", "decoding", "code_version", "schema_version"} <= set(facts)
+    assert facts["statuses"] == {"ok": 2, "rejected": 1}
+    assert facts["error_codes"] == {"truncated": 1}
+    assert facts["notes"] == {"first_frame": 1}
+    assert facts["occurrences"] == {"2": 1}
+    assert facts["stage_seconds"] == {"decode": 1.5}
+
+
+def test_writer_returns_path_rows_size_and_checksum(tmp_path: Path) -> None:
+    [part] = write(str(tmp_path), done("a", "b"))
+    data = (tmp_path / part["path"]).read_bytes()
+    assert part["rows"] == 2
+    assert part["bytes"] == len(data)
+    assert part["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+def test_rejected_rows_are_null_in_every_feature(tmp_path: Path) -> None:
+    [part] = write(str(tmp_path), done("bad 1", "a", "b", "bad 2"))
+    rows = pq.ParquetFile(tmp_path / part["path"]).read().to_pylist()
+    kept = {"uri", "status", "error_code", "error_message"}
+    for row in rows:
+        if row["status"] == "rejected":
+            assert {name for name, value in row.items() if value is not None} == kept
+    assert [row["image_embedding"] for row in rows] == [None, [0, 1, 0, 0], [0, 0, 1, 0], None]
+
+
+@pytest.mark.parametrize("names", [("bad 1", "bad 2"), ("bad",)])
+def test_part_of_rejected_rows_alone_has_the_same_schema(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    [part] = write(str(tmp_path), done(*names))
+    file = pq.ParquetFile(tmp_path / part["path"])
+    assert file.schema_arrow.equals(features_schema(DIMENSIONS))
+    assert file.read()["local_misalignment"].null_count == len(names)
+
+
+def test_batch_of_several_dates_becomes_a_part_a_date(tmp_path: Path) -> None:
+    parts = write(str(tmp_path), done("a", "b", "c", date=[NIGHT, NEXT, NIGHT]))
+    found = {part["path"].split("/")[0]: part["rows"] for part in parts}
+    assert found == {f"date={NIGHT}": 2, f"date={NEXT}": 1}
+    assert uris(str(tmp_path), NEXT) == ["b"]
+
+
+def test_empty_batch_writes_nothing(tmp_path: Path) -> None:
+    assert write(str(tmp_path / "out"), done()) == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_same_rows_give_the_same_file_and_other_rows_another(root: str) -> None:
+    first, again = write(root, done("a", "b")), write(root, done("a", "b"))
+    assert first == again
+    assert uris(root) == ["a", "b"]
+    others = [done("a", "c"), done("a"), done("a", "a"), done("ab"), done("b", "a")]
+    names = {part["path"] for rows in others for part in write(root, rows)}
+    assert len(names | {first[0]["path"]}) == 6
+
+
+# What is there
+
+
+def test_keys_know_dates_and_repetitions(root: str) -> None:
+    rows = done("a", "b", "a", date=[NIGHT, NEXT, NIGHT])
+    for part in write(root, rows):
+        keys = table(root).keys(filesystem(root, STORAGE)[1], part["path"])
+        night = part["path"].split("/")[0].removeprefix("date=")
+        wanted = [NIGHT, NIGHT, NIGHT, NEXT, NEXT], ["a", "a", "b", "b", "a"], [0, 1, 0, 0, 0]
+        there = [True, True, False, False, False] if night == NIGHT else [False] * 3 + [True, False]
+        assert keys.contains(*wanted).tolist() == there
+
+
+def test_finished_rows_are_published_or_staged_and_of_these_dates(root: str) -> None:
+    write(root, done("a", "b"))
+    write(root, done("c", date=NEXT))
+    stage(root, done("d"))
+    keys = table(root).finished(WORK, [NIGHT])
+    asked = [NIGHT, NIGHT, NEXT, NIGHT, NIGHT], ["a", "b", "c", "d", "e"], [0] * 5
+    assert keys.contains(*asked).tolist() == [True, True, False, True, False]
+    assert len(table(root).finished("another work", [NIGHT, NEXT])) == 3
+
+
+def test_empty_place_has_nothing_finished_and_no_feature_set(root: str) -> None:
+    assert len(table(root).finished(WORK, [NIGHT])) == 0
+    assert table(root).feature_set_id() is None
+    assert table(root).staged(WORK) == table(root).published() == []
+    table(root).check_feature_set("any")
+
+
+def test_of_staged_parts_that_share_rows_one_is_kept(root: str) -> None:
+    """Two cuts of the same rows, as a killed try and its successor may leave."""
+    stage(root, done("a", "b"))
+    stage(root, done("b", "c"))
+    apart = stage(root, done("d", "e"))
+    keys = table(root).finished(WORK, [NIGHT])
+    left = table(root).staged(WORK)
+    assert len(left) == 2 and set(apart) < set(left)
+    assert len(keys) == 4
+    assert keys.contains([NIGHT] * 3, ["b", "d", "e"], [0] * 3).all()
+    table(root).publish(WORK)
+    assert len(uris(root)) == 4
+
+
+def test_staged_part_that_is_published_already_is_dropped(root: str) -> None:
+    """As a kill between copy and removal leaves it on S3."""
+    write(root, done("a", "b"))
+    stage(root, done("a", "b"))
+    kept = stage(root, done("c"))
+    assert len(table(root).finished(WORK, [NIGHT])) == 3
+    assert table(root).staged(WORK) == kept
+
+
+def test_strays_go_and_known_parts_stay(root: str) -> None:
+    known, stray = stage(root, done("a")), stage(root, done("a", "b"))
+    table(root).drop_strays(WORK, known)
+    assert table(root).staged(WORK) == known != stray
+
+
+def test_half_written_files_are_no_parts(tmp_path: Path) -> None:
+    write(str(tmp_path), done("a"))
+    (tmp_path / f"date={NIGHT}" / ".part-x.parquet.1234.tmp").write_bytes(b"PAR1")
+    (tmp_path / STAGING / WORK / f"date={NIGHT}").mkdir(parents=True)
+    (tmp_path / STAGING / WORK / f"date={NIGHT}" / ".part-x.parquet.1.tmp").write_bytes(b"PAR1")
+    assert len(table(str(tmp_path)).finished(WORK, [NIGHT])) == 1
+    assert uris(str(tmp_path)) == ["a"]
+
+
+@pytest.mark.parametrize("place", ["published", "staged"])
+def test_other_feature_set_is_refused_where_rows_are_published(root: str, place: str) -> None:
+    write(root if place == "published" else join(root, STAGING, WORK), done("a"))
+    table(root).check_feature_set("mini-0")
+    if place == "staged":
+        table(root).check_feature_set("mini-1")
+        return
+    with pytest.raises(UsageError, match=r"holds features of the set 'mini-0'.*'mini-1'"):
+        table(root).check_feature_set("mini-1")
+
+
+# Publishing
+
+
+def test_published_night_is_seen_and_staging_is_gone(root: str) -> None:
+    parts = stage(root, done("a", "bad")) + stage(root, done("c", date=NEXT))
+    before = {path: table(root).facts(table(root).staging(WORK), path) for path in parts}
+    table(root).publish(WORK)
+    assert table(root).published() == sorted(parts)
+    assert table(root).published([NEXT]) == parts[1:]
+    assert table(root).staged(WORK) == []
+    assert uris(root, NIGHT) == ["a", "bad"] and uris(root, NEXT) == ["c"]
+    assert {path: table(root).facts(table(root).path, path) for path in parts} == before
+
+
+def test_publishing_nothing_changes_nothing(root: str) -> None:
+    write(root, done("a"))
+    table(root).publish(WORK)
+    assert uris(root) == ["a"]
+
+
+def test_new_night_appears_in_one_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = str(tmp_path)
+    for name in "abc":
+        stage(root, done(name))
+    rename, seen = os.rename, []
+
+    def watched(source: str, target: str) -> None:
+        seen.append(len(table(root).published()))
+        rename(source, target)
+        seen.append(len(table(root).published()))
+
+    monkeypatch.setattr(os, "rename", watched)
+    table(root).publish(WORK)
+    assert seen == [0, 3]
+
+
+def test_parts_join_a_night_that_is_there(root: str) -> None:
+    [old] = write(root, done("a", "b"))
+    before = table(root).part(old["path"])
+    stage(root, done("c"))
+    stage(root, done("d", "bad"))
+    table(root).publish(WORK)
+    assert uris(root) == ["a", "b", "bad", "c", "d"]
+    assert table(root).part(old["path"]) == before
+
+
+@pytest.mark.parametrize("night_exists", [False, True])
+def test_publication_interrupted_halfway_is_finished_by_the_next(
+    root: str, night_exists: bool
+) -> None:
+    if night_exists:
+        write(root, done("old"))
+    paths = stage(root, done("a", "b")) + stage(root, done("c")) + stage(root, done("d", date=NEXT))
+    fs, path = filesystem(root, STORAGE)
+    source, target = f"{table(root).staging(WORK)}/{paths[0]}", f"{path}/{paths[0]}"
+    if isinstance(fs, LocalFileSystem):
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(source, target)
+    else:
+        fs.copy(source, target)
+    keys = table(root).finished(WORK, [NIGHT, NEXT])
+    assert len(keys) == 4 + night_exists
+    table(root).publish(WORK)
+    assert uris(root) == ["a", "b", "c", "d", *["old"] * night_exists]
+    assert table(root).staged(WORK) == []
+
+
+def test_killed_publication_on_s3_may_be_tried_again_without_a_look(s3: Any, bucket: str) -> None:
+    root = f"s3://{bucket}/features"
+    paths = stage(root, done("a")) + stage(root, done("b"))
+    fs, path = filesystem(root, STORAGE)
+    fs.copy(f"{table(root).staging(WORK)}/{paths[0]}", f"{path}/{paths[0]}")
+    table(root).publish(WORK)
+    assert uris(root) == ["a", "b"]
+    keys = [one["Key"] for one in s3.client.list_objects_v2(Bucket=bucket)["Contents"]]
+    assert sorted(keys) == sorted(f"features/{one}" for one in paths)
+
+
+# What analysts see
+
+
+def test_pandas_opens_the_table_while_another_run_is_staged(root: str) -> None:
+    write(root, done("a", "bad"))
+    stage(root, done("c"))
+    table(root).write_run("20260131T000000.000000Z-01234567", {"rows": 1}, "input: x\n")
+    frame = pd.read_parquet(root)
+    assert sorted(frame["uri"]) == ["a", "bad"]
+    table(root).publish(WORK)
+    assert uris(root) == ["a", "bad", "c"]
+
+
+def test_pandas_returns_exactly_the_designed_columns(root: str) -> None:
+    write(root, done("a", "bad", date=[NIGHT, NEXT]))
+    frame = pd.read_parquet(root)
+    assert sorted(frame.columns) == sorted([*DESIGNED, "notes", "byte_count"])
+    assert set(frame["date"].astype(str)) == {NIGHT, NEXT}
+    embedding = frame.set_index("uri").loc["a", "image_embedding"]
+    assert embedding.dtype == np.float16 and embedding.tolist() == [1, 0, 0, 0]
+
+
+def test_nights_written_by_different_code_paths_have_one_schema(root: str) -> None:
+    write(root, done("bad", date=NIGHT))
+    write(root, done("a", date=NEXT))
+    assert sorted(pd.read_parquet(root, columns=["uri", "caption"])["uri"]) == ["a", "bad"]
+
+
+# Manifests
+
+
+def test_run_is_written_with_its_configuration_and_found_again(root: str) -> None:
+    run = f"20260131T000000.000000Z-{WORK[:8]}"
+    assert not table(root).has_run(WORK[:8])
+    url = table(root).write_run(run, {"uri": "été"}, "input: x\n")
+    assert url == f"{root}/_runs/{run}.json"
+    fs, path = filesystem(url, STORAGE)
+    assert fs.cat_file(path).decode() == '{\n  "uri": "été"\n}\n'
+    assert fs.cat_file(path.replace(".json", ".yaml")) == b"input: x\n"
+    assert table(root).has_run(WORK[:8])
+    assert not table(root).has_run("fedcba98")
+
+
+def test_configuration_alone_is_no_run(tmp_path: Path) -> None:
+    """A kill between the two files leaves this."""
+    path = tmp_path / "_runs" / f"x-{WORK[:8]}.yaml"
+    write_atomically(LocalFileSystem(), str(path), b"input: x\n")
+    assert not table(str(tmp_path)).has_run(WORK[:8])
