@@ -56,7 +56,7 @@ def captioner_revision(settings: Captioning) -> str:
 
 
 def check_captioner(settings: Captioning) -> None:
-    """UsageError if a file of the captioner is missing or a package was changed; loads nothing."""
+    """UsageError if a file is missing or a package was changed; loads nothing."""
     match settings.model:
         case "mini":
             from item.mini import backbone, checkpoint

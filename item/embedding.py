@@ -93,7 +93,7 @@ def dual_encoder_dimensions(settings: Clip) -> int:
 
 
 def check_dual_encoder(settings: Clip) -> None:
-    """UsageError if a file of the dual encoder is missing or a package was changed; loads nothing."""
+    """UsageError if a file is missing or a package was changed; loads nothing."""
     match settings.model:
         case "mini":
             from item.mini import backbone, checkpoint, text_backbone

@@ -20,6 +20,7 @@ import typer
 from item.errors import UsageError
 from item.images import Decoding, decode
 from item.mini import training
+from item.mini.captioner import save_decoder
 from item.mini.checkpoint import save_weights
 from item.objects import PhraseExtraction, PhraseExtractor
 from jobs.command_line import application, console, refusals
@@ -59,10 +60,9 @@ def train_mini(
         metrics |= training.retrieval(space, names, test)
     if captioner_epochs:
         words = training.CaptionerRecipe(epochs=captioner_epochs, concepts=concepts)
-        decoder, vocabulary, names = training.train_captioner(train, words, say)
-        save_weights({**decoder.state_dict(), "names": names}, output / "captioner.safetensors")
-        training.save_vocabulary(vocabulary, output / "captioner.json")
-        found = training.captions_of(decoder, vocabulary, names, test, concepts)
+        decoder, language = training.train_captioner(train, words, say)
+        save_decoder(decoder, language, output / "captioner.safetensors")
+        found = training.captions_of(decoder, language, test)
         metrics |= training.caption_metrics(found, test.captions)
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     say(metrics)

@@ -102,7 +102,7 @@ class Caption(Stage):
 class FindObjects(Stage):
     """The phrases of the caption and where they are in the picture."""
 
-    inputs: ClassVar = ("pixels", "pixel_rows", "width", "caption")
+    inputs: ClassVar = ("pixels", "pixel_rows", "width", "height", "caption")
     outputs: ClassVar[Mapping[str, pa.DataType]] = {
         "objects": pa.list_(OBJECT),
         "crop_embeddings": EMBEDDINGS,
@@ -123,10 +123,10 @@ class FindObjects(Stage):
         phrases = self.phrases(columns["caption"])
         found = self.ground(images, phrases)
         objects = []
-        for image, width, named, groundings in zip(
-            images, columns["width"], phrases, found, strict=True
+        for image, width, height, named, groundings in zip(
+            images, columns["width"], columns["height"], phrases, found, strict=True
         ):
-            scale = width / image.shape[1]
+            scale = _scale(image, width, height)
             objects.append(
                 [
                     {
@@ -152,7 +152,7 @@ class Embed(Stage):
     """
 
     inputs: ClassVar = (
-        *("pixels", "pixel_rows", "width", "caption", "objects"),
+        *("pixels", "pixel_rows", "width", "height", "caption", "objects"),
         *("crop_embeddings", "phrase_embeddings"),
     )
     outputs: ClassVar[Mapping[str, pa.DataType]] = {
@@ -185,8 +185,10 @@ class Embed(Stage):
             parts, prompts = [], []
             for row, place in missing:
                 one = columns["objects"][row][place]
-                scale = images[row].shape[1] / columns["width"][row]
-                parts.append(crop(images[row], [side * scale for side in one["box"].values()]))
+                scale = _scale(images[row], columns["width"][row], columns["height"][row])
+                # Without rounding, a whole pixel that was scaled up and down becomes two.
+                box = np.round(np.array(list(one["box"].values())) / scale, 2)
+                parts.append(crop(images[row], box.tolist()))
                 prompts.append(self.prompt.replace("{phrase}", one["phrase"]))
             found = zip(
                 missing,
@@ -274,6 +276,15 @@ def pictures(columns: Columns) -> list[NDArray[np.uint8]]:
         np.frombuffer(pixels, np.uint8).reshape(rows, -1, 3)
         for pixels, rows in zip(columns["pixels"], columns["pixel_rows"], strict=True)
     ]
+
+
+def _scale(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.float64]:
+    """What takes a box x0, y0, x1, y1 of a decoded picture to the full-size one.
+
+    The two axes differ where a side was rounded, much so in a very thin picture.
+    """
+    rows, columns = picture.shape[:2]
+    return np.array([width / columns, height / rows] * 2)
 
 
 def _masks(objects: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

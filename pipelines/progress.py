@@ -26,9 +26,10 @@ class Counts:
 
     rows: int = 0
     errors: Mapping[str, int] = field(default_factory=dict)
-    first: tuple[float, int] | None = None
-    """When the first batch came, and its rows."""
+    ready: float = 0.0
+    """When the last worker had its model, before which few rows get far."""
     last: float = 0.0
+    """When the last batch was done."""
 
 
 @ray.remote(num_cpus=0)
@@ -38,17 +39,21 @@ class Tally:
     def __init__(self) -> None:
         self.rows = 0
         self.errors: Counter[str] = Counter()
-        self.first: tuple[float, int] | None = None
+        self.ready_at = 0.0
         self.last = 0.0
+
+    def ready(self) -> None:
+        """A worker has its model. One that starts anew amid the work changes nothing."""
+        if not self.rows:
+            self.ready_at = time.time()
 
     def add(self, rows: int, errors: dict[str, int]) -> None:
         self.rows += rows
         self.errors.update(errors)
         self.last = time.time()
-        self.first = self.first or (self.last, self.rows)
 
     def read(self) -> Counts:
-        return Counts(self.rows, dict(self.errors), self.first, self.last)
+        return Counts(self.rows, dict(self.errors), self.ready_at, self.last)
 
 
 class Progress:
@@ -75,16 +80,14 @@ class Progress:
 
     @property
     def start_up_seconds(self) -> float:
-        """Until the first batch was done: workers, models, first pictures."""
-        return self.counts.first[0] - self.started if self.counts.first else 0.0
+        """Until all workers had their models."""
+        return max(self.counts.ready - self.started, 0.0)
 
     @property
     def images_per_second(self) -> float:
-        """After start-up, where more than one batch came; else of all the time."""
-        when, rows = self.counts.first or (self.started, 0)
-        if self.rows > rows:
-            return (self.rows - rows) / max(self.counts.last - when, 1e-9)
-        return self.rows / max(self.counts.last - self.started, 1e-9) if self.rows else 0.0
+        """After start-up."""
+        seconds = self.counts.last - max(self.counts.ready, self.started)
+        return self.rows / seconds if self.rows and seconds > 0 else 0.0
 
     def __enter__(self) -> Progress:
         self._thread.start()
@@ -100,6 +103,7 @@ class Progress:
         self._thread.join()
         if error is None:
             self.counts = ray.get(self.tally.read.remote())
+            print(self.sentence(), file=sys.stderr, flush=True)
 
     def sentence(self) -> str:
         """Rows done, speed, time left and rejected, in one line."""
@@ -123,7 +127,7 @@ class Progress:
             transient=True,
             disable=not console.is_terminal,
         )
-        last_line = self.started
+        last_line = time.monotonic()
         with bar:
             task = bar.add_task("starting the models", total=self.total)
             while not self._done.wait(SECONDS_BETWEEN_LOOKS):
@@ -133,7 +137,8 @@ class Progress:
                 waited = time.monotonic() - last_line > SECONDS_BETWEEN_LINES
                 if waited and not console.is_terminal:
                     last_line = time.monotonic()
-                    print(self.sentence(), file=sys.stderr, flush=True)
+                    line = self.sentence() if self.rows else "starting the models"
+                    print(line, file=sys.stderr, flush=True)
 
 
 def _duration(seconds: float) -> str:

@@ -73,12 +73,16 @@ class Stage(ABC):
 def through(images: Dataset, stages: Sequence[Stage], tally: Any = None) -> Dataset:
     """Send a dataset through stages, one after the other, all at work at the same time.
 
-    ``tally``, a handle of :class:`pipelines.progress.Tally`, hears of the rows that leave
-    the last stage.
+    ``tally``, a handle of :class:`pipelines.progress.Tally`, hears of workers that are
+    ready and of the rows that leave the last stage.
     """
     for stage in stages:
-        images = _apply(images, stage, tally if stage is stages[-1] else None)
-    return images
+        images = _apply(images, stage, tally)
+    if tally is None:
+        return images
+    # With the resources of the last stage, so that Ray runs both in one task.
+    cpus = stages[-1].resources.cpus
+    return images.map_batches(_count(tally), batch_size=None, batch_format="pyarrow", num_cpus=cpus)
 
 
 def workers(resources: Resources, cluster_cpus: float) -> int | None:
@@ -93,11 +97,12 @@ class Worker:
 
     def __init__(self, stage: Stage, tally: Any) -> None:
         self.stage = stage
-        self.tally = tally
         stage.set_up()
+        if tally is not None:
+            tally.ready.remote()
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return _reported(run_stage(self.stage, table), self.tally)
+        return run_stage(self.stage, table)
 
 
 def run_stage(stage: Stage, table: pa.Table) -> pa.Table:
@@ -130,28 +135,32 @@ def _apply(images: Dataset, stage: Stage, tally: Any) -> Dataset:
     }
     if number is None:
         # A task carries the stage along, so it must be cheap to set up.
-        return images.map_batches(_task(stage, tally), **common)
+        return images.map_batches(_task(stage), **common)
     pool = ActorPoolStrategy(size=number)
     # Ray shows an operator by its class's name.
     worker = type(type(stage).__name__, (Worker,), {})
     return images.map_batches(worker, fn_constructor_args=(stage, tally), compute=pool, **common)
 
 
-def _task(stage: Stage, tally: Any) -> Callable[[pa.Table], pa.Table]:
+def _task(stage: Stage) -> Callable[[pa.Table], pa.Table]:
     """A stage without a model, as a function that Ray shows under the stage's name."""
 
     def run(table: pa.Table) -> pa.Table:
-        return _reported(run_stage(stage, table), tally)
+        return run_stage(stage, table)
 
     run.__name__ = type(stage).__name__
     return run
 
 
-def _reported(table: pa.Table, tally: Any) -> pa.Table:
-    if tally is not None:
+def _count(tally: Any) -> Callable[[pa.Table], pa.Table]:
+    """Tell the tally of each batch that passes."""
+
+    def count(table: pa.Table) -> pa.Table:
         errors = Counter(filter(None, table["error_code"].to_pylist()))
         tally.add.remote(len(table), dict(errors))
-    return table
+        return table
+
+    return count
 
 
 def _check(stage: Stage, found: Columns, rows: int) -> None:

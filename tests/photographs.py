@@ -37,6 +37,6 @@ def photographs(number: int) -> dict[str, bytes]:
         picture = photograph(name)
         off = 8 * (index // len(SHIPPED))
         picture = picture.crop((off, 0, picture.width, picture.height - off))
-        suffix, format = ("png", "PNG") if index % 3 == 0 else ("jpg", "JPEG")
-        files[f"{name}-{index:02}.{suffix}"] = encode(picture, format)
+        suffix, kind = ("png", "PNG") if index % 3 == 0 else ("jpg", "JPEG")
+        files[f"{name}-{index:02}.{suffix}"] = encode(picture, kind)
     return files

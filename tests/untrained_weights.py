@@ -7,11 +7,10 @@ from pathlib import Path
 import torch
 
 from item.mini.backbone import CLASSES
-from item.mini.captioner import SPECIAL, Decoder
+from item.mini.captioner import PAD, SPECIAL, Decoder, Language, save_decoder
 from item.mini.checkpoint import save_weights
 from item.mini.dual_encoder import JointSpace
 from item.mini.text_backbone import WIDTH
-from item.mini.training import save_vocabulary
 
 WORDS = ("a", "ball", "cat", "dog", "on", "red", "sits", "the")
 
@@ -25,12 +24,11 @@ def write_dual_encoder(folder: Path, seed: int = 0) -> Path:
 
 
 def write_captioner(folder: Path, seed: int = 0) -> Path:
-    """A captioner's weights file in ``folder``, its vocabulary beside it."""
+    """A captioner's weights file in ``folder``, its words beside it."""
     torch.manual_seed(seed)
     vocabulary = [*SPECIAL, *WORDS]
+    name_words = torch.randint(PAD, len(vocabulary), (CLASSES, 2)).clamp_min(len(SPECIAL))
+    language = Language(vocabulary, torch.randn(CLASSES, WIDTH), name_words)
     path = folder / "captioner.safetensors"
-    save_weights(
-        {**Decoder(len(vocabulary)).state_dict(), "names": torch.randn(CLASSES, WIDTH)}, path
-    )
-    save_vocabulary(vocabulary, path.with_suffix(".json"))
+    save_decoder(Decoder(len(vocabulary)), language, path)
     return path

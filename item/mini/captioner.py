@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from item.errors import UsageError
 from item.mini.backbone import CLASSES, HEAD_CHANNELS, Backbone, normalise, slices
-from item.mini.checkpoint import FOLDER, load_weights
+from item.mini.checkpoint import FOLDER, load_weights, save_weights
 from item.mini.text_backbone import WIDTH as NAME_WIDTH
 
 SIDE = 224
@@ -34,7 +36,24 @@ MAX_WORDS = 20
 PAD, START, END, UNKNOWN = range(4)
 SPECIAL = ("<pad>", "<start>", "<end>", "<unknown>")
 
+COPY_WIDTH = 64
+
 State = list[tuple[Tensor, Tensor]]
+
+
+class Memory(NamedTuple):
+    """What the decoder reads of n images."""
+
+    tokens: Tensor
+    """(n, 49 + classes, width): cells of the map, then class names."""
+    copy_keys: Tensor
+    """(n, candidates, 64): one for each word of each class name."""
+    copy_words: Tensor
+    """(n, candidates): these words' indices, PAD where a name is shorter."""
+
+    def repeated(self, rows: Tensor) -> Memory:
+        """The memory of the given rows."""
+        return Memory(*(part[rows] for part in self))
 
 
 def words_of(caption: str) -> list[str]:
@@ -84,6 +103,34 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
 
+class Copying(nn.Module):
+    """Raises the words of the classes that the classifier sees, where they belong.
+
+    A pointer (See et al. 2017) added to the logits: a word that no caption held can be
+    said once a class names it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = nn.Linear(WIDTH, COPY_WIDTH)
+        self.name = nn.Linear(NAME_WIDTH, COPY_WIDTH)
+        self.word = nn.Linear(WIDTH, COPY_WIDTH, bias=False)
+        self.probability = nn.Linear(1, COPY_WIDTH)
+
+    def keys(self, names: Tensor, likelihood: Tensor, words: Tensor) -> Tensor:
+        """Names (n, c, 384), log-probabilities (n, c, 1), word embeddings (n, c, w, width)
+        -> keys (n, c * w, 64).
+        """
+        of_class = self.name(names) + self.probability(likelihood)
+        return (of_class.unsqueeze(2) + self.word(words)).flatten(1, 2)
+
+    def forward(self, logits: Tensor, x: Tensor, memory: Memory) -> Tensor:
+        """Logits (n, t, words) raised at the candidates, from states (n, t, width)."""
+        scores = self.query(x) @ memory.copy_keys.transpose(1, 2) / COPY_WIDTH**0.5
+        words = memory.copy_words.unsqueeze(1).expand_as(scores)
+        return logits.scatter_add(2, words, scores.masked_fill(words == PAD, 0.0))
+
+
 class Decoder(nn.Module):
     """Words from a feature map and class names; the trained part of the captioner."""
 
@@ -99,26 +146,31 @@ class Decoder(nn.Module):
         self.memory_norm = nn.LayerNorm(WIDTH)
         self.blocks = nn.ModuleList(Block(dropout) for _ in range(LAYERS))
         self.norm = nn.LayerNorm(WIDTH)
+        self.copying = Copying()
         self.bias = nn.Parameter(torch.zeros(vocabulary_size))
         self.dropout = nn.Dropout(dropout)
 
-    def memory(self, maps: Tensor, names: Tensor, probabilities: Tensor) -> Tensor:
+    def memory(self, maps: Tensor, names: Tensor, probabilities: Tensor, words: Tensor) -> Memory:
         """What the decoder reads.
 
-        Maps (n, 1280, 7, 7), class-name embeddings (n, c, 384) and their probabilities
-        (n, c) -> (n, 49 + c, width).
+        Maps (n, 1280, 7, 7), class-name embeddings (n, c, 384), their probabilities (n, c)
+        and the indices of their words (n, c, w), padded.
         """
         tokens = self.map_norm(maps.flatten(2).transpose(1, 2))
         cells = self.map_projection(self.dropout(tokens)) + self.cells
         likelihood = probabilities.clamp_min(1e-4).log().unsqueeze(2)
         concepts = self.name_projection(names) + self.probability(likelihood)
-        return self.memory_norm(torch.cat([cells, concepts], dim=1))
+        return Memory(
+            self.memory_norm(torch.cat([cells, concepts], dim=1)),
+            self.copying.keys(names, likelihood, self.words(words)),
+            words.flatten(1),
+        )
 
-    def crossed(self, memory: Tensor) -> State:
+    def crossed(self, memory: Memory) -> State:
         """Keys and values of the memory for each layer."""
-        return [block.cross_attention.keys_values(memory) for block in self.blocks]
+        return [block.cross_attention.keys_values(memory.tokens) for block in self.blocks]
 
-    def forward(self, words: Tensor, memory: Tensor) -> Tensor:
+    def forward(self, words: Tensor, memory: Memory) -> Tensor:
         """Captions (n, captions, t) of n images -> logits (n, captions, t, words).
 
         Captions of an image attend to its memory together, so it is projected once.
@@ -135,13 +187,15 @@ class Decoder(nn.Module):
             y = block.cross_attention(y, keys, values)
             x = x + block.dropout(y.unflatten(1, (captions, length)).flatten(0, 1))
             x = x + block.dropout(block.mlp(block.norms[2](x)))
-        return self.logits(self.norm(x)).unflatten(0, (n, captions))
+        x = self.norm(x).unflatten(0, (n, captions)).flatten(1, 2)
+        return self.logits(x, memory).unflatten(1, (captions, length))
 
-    def logits(self, x: Tensor) -> Tensor:
-        return x @ self.words.weight.T + self.bias
+    def logits(self, x: Tensor, memory: Memory) -> Tensor:
+        """States (n, t, width) -> logits (n, t, words)."""
+        return self.copying(x @ self.words.weight.T + self.bias, x, memory)
 
     def step(
-        self, words: Tensor, position: int, crossed: State, past: State
+        self, words: Tensor, position: int, memory: Memory, crossed: State, past: State
     ) -> tuple[Tensor, State]:
         """Logits (n, words) after one more word each (n,), and the grown past."""
         x = (self.words(words) + self.positions[position]).unsqueeze(1)
@@ -156,18 +210,18 @@ class Decoder(nn.Module):
             x = x + block.self_attention(y, keys, values)
             x = x + block.cross_attention(block.norms[1](x), *crossed[index])
             x = x + block.mlp(block.norms[2](x))
-        return self.logits(self.norm(x.squeeze(1))), grown
+        return self.logits(self.norm(x), memory).squeeze(1), grown
 
 
 @torch.inference_mode()
 def beam_search(
-    decoder: Decoder, memory: Tensor, beams: int = 3, length_penalty: float = 1.0
+    decoder: Decoder, memory: Memory, beams: int = 3, length_penalty: float = 1.0
 ) -> list[list[int]]:
     """The most probable caption of each image, as word indices.
 
     Parameters
     ----------
-    memory : (n, m, width), of :meth:`Decoder.memory`
+    memory : of n images, by :meth:`Decoder.memory`
     beams : width of the search
     length_penalty : a finished caption scores log-probability / words ** length_penalty
 
@@ -175,9 +229,10 @@ def beam_search(
     -------
     n lists of indices, without start and end; deterministic.
     """
-    n = len(memory)
+    n = len(memory.tokens)
     rows = torch.arange(n).repeat_interleave(beams)
     crossed = [(keys[rows], values[rows]) for keys, values in decoder.crossed(memory)]
+    memory = memory.repeated(rows)
     past: State = []
     sequences = torch.full((n * beams, 1), START)
     # Only the first beam counts at the start: the others are copies of it.
@@ -185,7 +240,7 @@ def beam_search(
     scores[:, 0] = 0.0
     best: list[tuple[float, list[int]]] = [(-torch.inf, [])] * n
     for position in range(MAX_WORDS + 1):
-        logits, past = decoder.step(sequences[:, -1], position, crossed, past)
+        logits, past = decoder.step(sequences[:, -1], position, memory, crossed, past)
         steps = logits.log_softmax(1)
         steps[:, [PAD, START, UNKNOWN]] = -torch.inf
         _forbid_repeats(sequences, steps)
@@ -222,6 +277,25 @@ def beam_search(
     return [words for _, words in best]
 
 
+@dataclass(frozen=True)
+class Language:
+    """The captioner's words, and what it calls each ImageNet class."""
+
+    vocabulary: list[str]
+    names: Tensor
+    """(1000, 384) sentence embeddings of the class names."""
+    name_words: Tensor
+    """(1000, w) indices of the words that may name the class, PAD where there are fewer."""
+
+    def called(self, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Names (n, c, 384) and words (n, c, w) of class indices (n, c)."""
+        return self.names[classes], self.name_words[classes]
+
+    def sentence(self, words: Sequence[int]) -> str:
+        """Word indices as a caption."""
+        return " ".join(self.vocabulary[word] for word in words)
+
+
 class MiniCaptioner:
     """One sentence a picture; see :class:`item.captioning.Captioner`."""
 
@@ -229,14 +303,7 @@ class MiniCaptioner:
         self.beams = beams
         self.batch_size = batch_size
         self.backbone = Backbone()
-        tensors = load_weights("captioner", weights)
-        vocabulary = (weights or FOLDER / "captioner.safetensors").with_suffix(".json")
-        if not vocabulary.is_file():
-            raise UsageError(f"The vocabulary '{vocabulary.name}' is missing: reinstall item.")
-        self.vocabulary: list[str] = json.loads(vocabulary.read_text())
-        self.names = tensors.pop("names").reshape(CLASSES, NAME_WIDTH)
-        self.decoder = Decoder(len(self.vocabulary)).eval().requires_grad_(False)
-        self.decoder.load_state_dict(tensors)
+        self.decoder, self.language = load_decoder(weights)
 
     @torch.inference_mode()
     def caption(self, pictures: Sequence[NDArray[np.uint8]]) -> list[str]:
@@ -245,12 +312,34 @@ class MiniCaptioner:
         for part in slices(pictures, self.batch_size):
             maps = self.backbone(normalise(part, SIDE))
             probabilities, classes = top_classes(self.backbone.classify(maps))
-            memory = self.decoder.memory(
-                self.backbone.head(maps), self.names[classes], probabilities
-            )
-            for words in beam_search(self.decoder, memory, self.beams):
-                captions.append(" ".join(self.vocabulary[word] for word in words))
+            names, words = self.language.called(classes)
+            memory = self.decoder.memory(self.backbone.head(maps), names, probabilities, words)
+            captions += map(self.language.sentence, beam_search(self.decoder, memory, self.beams))
         return captions
+
+
+def load_decoder(weights: Path | None = None) -> tuple[Decoder, Language]:
+    """The trained decoder and its language, shipped ones unless ``weights`` is given."""
+    tensors = load_weights("captioner", weights)
+    path = (weights or FOLDER / "captioner.safetensors").with_suffix(".json")
+    if not path.is_file():
+        raise UsageError(f"The vocabulary '{path.name}' is missing: reinstall item.")
+    words = json.loads(path.read_text())
+    language = Language(
+        words["vocabulary"],
+        tensors.pop("names").reshape(CLASSES, NAME_WIDTH),
+        torch.tensor(words["name_words"]),
+    )
+    decoder = Decoder(len(language.vocabulary))
+    decoder.load_state_dict(tensors)
+    return decoder.eval().requires_grad_(False), language
+
+
+def save_decoder(decoder: Decoder, language: Language, path: Path) -> None:
+    """Weights as safetensors, words as JSON beside them."""
+    save_weights({**decoder.state_dict(), "names": language.names}, path)
+    words = {"vocabulary": language.vocabulary, "name_words": language.name_words.tolist()}
+    path.with_suffix(".json").write_text(json.dumps(words) + "\n")
 
 
 def top_classes(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -68,3 +68,12 @@ def everyday_names() -> list[str]:
         for index in range(int(first), int(last or first) + 1):
             names[index] = name
     return names
+
+
+def plural(name: str) -> str:
+    """The regular English plural of a name's last word."""
+    if re.search(r"(s|x|z|ch|sh)$", name):
+        return name if name.endswith("s") else name + "es"
+    if re.search(r"[^aeiou]y$", name):
+        return name[:-1] + "ies"
+    return name + "s"

@@ -7,9 +7,7 @@ What is trained on top of them fits in minutes on two cores.
 
 from __future__ import annotations
 
-import json
 import random
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -31,12 +29,13 @@ from item.mini.captioner import (
     START,
     UNKNOWN,
     Decoder,
+    Language,
     beam_search,
     top_classes,
     words_of,
 )
 from item.mini.dual_encoder import CROP_SIDE, IMAGE_SIDE, JointSpace, expected_names
-from item.mini.imagenet_words import everyday_names
+from item.mini.imagenet_words import everyday_names, plural
 from item.mini.text_backbone import TextBackbone
 from item.objects import CropGrid, crop_grid
 
@@ -338,29 +337,47 @@ def vocabulary_of(captions: Sequence[Sequence[str]], recipe: CaptionerRecipe) ->
     return [*SPECIAL, *sorted(words)]
 
 
+def language_of(vocabulary: list[str], concepts: bool = True) -> Language:
+    """A vocabulary with its names of the ImageNet classes; nameless without concepts."""
+    index = {word: number for number, word in enumerate(vocabulary)}
+    names = everyday_names()
+    rows = [
+        sorted({*words_of(name), *words_of(plural(name))}) if concepts else [] for name in names
+    ]
+    length = max(1, *map(len, rows))
+    words = [[index[word] for word in row] + [PAD] * (length - len(row)) for row in rows]
+    embeddings = TextBackbone().sentences(names)
+    if not concepts:
+        embeddings = torch.zeros_like(embeddings)
+    return Language(vocabulary, embeddings, torch.tensor(words))
+
+
 def train_captioner(
-    photographs: Photographs, recipe: CaptionerRecipe, say: Callable[[str], None]
-) -> tuple[Decoder, list[str], Tensor]:
+    photographs: Photographs,
+    recipe: CaptionerRecipe,
+    say: Callable[[str], None],
+    start: tuple[Decoder, Language] | None = None,
+) -> tuple[Decoder, Language]:
     """Cross-entropy training of the decoder, with swapped classes.
 
-    Returns
-    -------
-    decoder : in evaluation mode
-    vocabulary : its words
-    names : (1000, 384) sentence embeddings of the ImageNet classes
+    ``start`` is an earlier result to go on from. The decoder is returned in evaluation
+    mode, with its weights averaged over the last steps.
     """
     torch.manual_seed(recipe.seed)
     chooser = random.Random(recipe.seed)
-    vocabulary = vocabulary_of(photographs.captions, recipe)
-    index = {word: number for number, word in enumerate(vocabulary)}
+    if start is None:
+        vocabulary = vocabulary_of(photographs.captions, recipe)
+        language = language_of(vocabulary, recipe.concepts)
+        decoder = Decoder(len(vocabulary), recipe.dropout)
+        _start_words(decoder, TextBackbone().sentences(vocabulary))
+    else:
+        language = start[1]
+        decoder = Decoder(len(language.vocabulary), recipe.dropout)
+        decoder.load_state_dict(start[0].state_dict())
+    index = {word: number for number, word in enumerate(language.vocabulary)}
     class_names = everyday_names()
-    text = TextBackbone()
-    names = text.sentences(class_names)
-    distinct = sorted(set(class_names))
-    rows_of = {name: class_names.index(name) for name in distinct}
+    rows_of = {name: class_names.index(name) for name in sorted(set(class_names))}
     backbone = Backbone()
-    decoder = Decoder(len(vocabulary), recipe.dropout)
-    _start_words(decoder, text.sentences(vocabulary))
     decay = [p for p in decoder.parameters() if p.ndim > 1]
     plain = [p for p in decoder.parameters() if p.ndim <= 1]
     optimiser = torch.optim.AdamW(
@@ -395,12 +412,10 @@ def train_captioner(
                             rows_of,
                             chooser,
                         )
-            else:
-                probabilities = torch.full_like(probabilities, 1e-4)
             words = encode(captions, index)
+            names, name_words = language.called(classes)
             maps = backbone.head(photographs.maps(rows, views))
-            seen = names[classes] if recipe.concepts else torch.zeros_like(names[classes])
-            memory = decoder.memory(maps, seen, probabilities)
+            memory = decoder.memory(maps, names, probabilities, name_words)
             logits = decoder(words[:, :, :-1], memory)
             loss = cross_entropy(
                 logits.float().flatten(0, 2),
@@ -417,7 +432,7 @@ def train_captioner(
             losses.append(loss.item())
         say(f"captioner: epoch {epoch + 1}/{recipe.epochs}, loss {np.mean(losses):.3f}")
     trained: Decoder = average.module
-    return trained.eval(), vocabulary, names
+    return trained.eval(), language
 
 
 def _sample(
@@ -437,15 +452,6 @@ def encode(captions: list[list[list[str]]], index: dict[str, int]) -> Tensor:
     length = max(len(row) for some in rows for row in some)
     padded = [[row + [PAD] * (length - len(row)) for row in some] for some in rows]
     return torch.tensor(padded)
-
-
-def plural(name: str) -> str:
-    """The regular English plural of a name's last word."""
-    if re.search(r"(s|x|z|ch|sh)$", name):
-        return name if name.endswith("s") else name + "es"
-    if re.search(r"[^aeiou]y$", name):
-        return name[:-1] + "ies"
-    return name + "s"
 
 
 def _swap_class(
@@ -487,26 +493,17 @@ def _renamed(words: list[str], old: list[str], new: str) -> list[str]:
 
 
 @torch.inference_mode()
-def captions_of(
-    decoder: Decoder,
-    vocabulary: list[str],
-    names: Tensor,
-    photographs: Photographs,
-    concepts: bool = True,
-    beams: int = 3,
-) -> list[str]:
+def captions_of(decoder: Decoder, language: Language, photographs: Photographs) -> list[str]:
     """Beam-searched captions of the photographs' plain view."""
     backbone = Backbone()
-    captions = []
+    captions: list[str] = []
     for rows in slices(list(range(len(photographs))), 50):
         views = [0] * len(rows)
         probabilities, classes = top_classes(photographs.class_logits(rows, views))
-        seen = names[classes]
-        if not concepts:
-            probabilities, seen = torch.full_like(probabilities, 1e-4), torch.zeros_like(seen)
-        memory = decoder.memory(backbone.head(photographs.maps(rows, views)), seen, probabilities)
-        for words in beam_search(decoder, memory, beams):
-            captions.append(" ".join(vocabulary[word] for word in words))
+        maps = backbone.head(photographs.maps(rows, views))
+        names, words = language.called(classes)
+        memory = decoder.memory(maps, names, probabilities, words)
+        captions += map(language.sentence, beam_search(decoder, memory))
     return captions
 
 
@@ -575,8 +572,3 @@ def _grid_crops(picture: Picture) -> list[Picture]:
 
 def _by_picture(cells: NDArray[np.float16], pictures: int) -> NDArray[np.float16]:
     return cells.reshape(pictures, -1, *cells.shape[1:])
-
-
-def save_vocabulary(vocabulary: list[str], path: Path) -> None:
-    """Words as JSON, beside the captioner's weights."""
-    path.write_text(json.dumps(vocabulary, indent=0) + "\n")

@@ -19,51 +19,15 @@ from item.profiles import load_profile
 from item.tables import features_schema
 from pipelines.feature_table import STAGING, FeatureTable, PartWriter
 from pipelines.provenance import decoded, provenance
-from pipelines.stages import SECONDS
 from pipelines.storage import Storage, filesystem, join, write_atomically
+from tests.feature_rows import COLUMNS, DIMENSIONS, NIGHT, done
 
 STORAGE = Storage(retries=0)
-DIMENSIONS = 4
-NIGHT, NEXT = "2026-01-30", "2026-01-31"
+NEXT = "2026-01-31"
 WORK = "0123456789abcdef"
 METADATA = {"item.feature_set_id": '"mini-0"', "item.run_id": '"a run"'}
 
-DESIGNED = """
-    image_id uri source date status error_code error_message width height format jpeg_quality
-    label generator caption objects global_similarity local_similarity_min local_similarity_mean
-    local_similarity_max local_similarity_std object_count ungrounded_fraction image_embedding
-    global_misalignment local_misalignment
-""".split()
-"""The columns of the design, which stand there in prose."""
-
 pytestmark = pytest.mark.timeout(60)
-
-
-def done(*uris: str, date: str | list[str] = NIGHT, **columns: Any) -> pa.Table:
-    """Rows as the last stage leaves them; those whose URI holds ``bad`` are rejected."""
-    names = {field.name for field in features_schema(DIMENSIONS)}
-    lists = pa.list_(pa.float32())
-    rows: list[dict[str, Any]] = []
-    for number, uri in enumerate(uris):
-        row: dict[str, Any] = {"uri": uri, "occurrence": uris[:number].count(uri)}
-        row |= {"date": date if isinstance(date, str) else date[number], SECONDS + "decode": 0.5}
-        if "bad" in uri:
-            row |= {"status": "rejected", "error_code": "truncated", "error_message": "It ends."}
-        else:
-            embedding = np.eye(DIMENSIONS, dtype=np.float32)[number % DIMENSIONS].tolist()
-            row |= {"status": "ok", "caption": "a cat", "objects": [], "object_count": 0}
-            row |= {name: embedding for name in names if name.endswith(("bedding", "alignment"))}
-        rows.append(row | {name: values[number] for name, values in columns.items()})
-    fields = [
-        pa.field(field.name, lists if pa.types.is_fixed_size_list(field.type) else field.type)
-        for field in features_schema(DIMENSIONS)
-    ]
-    fields += [
-        ("occurrence", pa.int32()),
-        ("date", pa.string()),
-        (SECONDS + "decode", pa.float32()),
-    ]
-    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
 
 
 def write(folder: str, rows: pa.Table) -> list[dict[str, Any]]:
@@ -341,7 +305,7 @@ def test_pandas_opens_the_table_while_another_run_is_staged(root: str) -> None:
 def test_pandas_returns_exactly_the_designed_columns(root: str) -> None:
     write(root, done("a", "bad", date=[NIGHT, NEXT]))
     frame = pd.read_parquet(root)
-    assert sorted(frame.columns) == sorted([*DESIGNED, "notes", "byte_count"])
+    assert sorted(frame.columns) == COLUMNS
     assert set(frame["date"].astype(str)) == {NIGHT, NEXT}
     embedding = frame.set_index("uri").loc["a", "image_embedding"]
     assert embedding.dtype == np.float16 and embedding.tolist() == [1, 0, 0, 0]

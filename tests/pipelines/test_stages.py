@@ -217,4 +217,6 @@ def test_a_dataset_goes_through_tasks_and_actors():
     assert found["number"].tolist() == sorted(doubled.values())
     assert (found["status"] == "ok").sum() == 8
     assert "note" not in found.columns
-    assert ray.get(tally.read.remote()) == (20, {"truncated": 4, "uri_unreadable": 8})
+    counts = ray.get(tally.read.remote())
+    assert (counts.rows, counts.errors) == (20, {"truncated": 4, "uri_unreadable": 8})
+    assert 0 < counts.ready < counts.last

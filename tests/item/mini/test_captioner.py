@@ -10,12 +10,15 @@ import torch
 from item.errors import UsageError
 from item.mini import captioner
 from item.mini.captioner import (
+    COPY_WIDTH,
     END,
     MAX_WORDS,
+    PAD,
     SPECIAL,
     START,
     WIDTH,
     Decoder,
+    Memory,
     MiniCaptioner,
     beam_search,
     top_classes,
@@ -35,8 +38,14 @@ def small_decoder(words, seed):
     return decoder
 
 
-def memories(images, seed):
-    return torch.randn(images, 54, WIDTH, generator=torch.Generator().manual_seed(seed))
+def memories(images, seed, words=3):
+    """What a decoder of a few words may read: one candidate to copy an image."""
+    generator = torch.Generator().manual_seed(seed)
+    return Memory(
+        torch.randn(images, 54, WIDTH, generator=generator),
+        torch.randn(images, 1, COPY_WIDTH, generator=generator),
+        torch.randint(0, len(SPECIAL) + words, (images, 1), generator=generator),
+    )
 
 
 def next_words(decoder, memory, words):
@@ -60,7 +69,7 @@ def test_one_word_at_a_time_gives_the_logits_of_the_whole_caption():
     whole = decoder(words.unsqueeze(1), memory).squeeze(1)
     crossed, past = decoder.crossed(memory), []
     for position in range(MAX_WORDS + 1):
-        logits, past = decoder.step(words[:, position], position, crossed, past)
+        logits, past = decoder.step(words[:, position], position, memory, crossed, past)
         torch.testing.assert_close(logits, whole[:, position], atol=1e-4, rtol=1e-4)
 
 
@@ -82,15 +91,30 @@ def test_words_to_come_are_not_seen():
     torch.testing.assert_close(decoder(words, memory)[:, :, :2], decoder(changed, memory)[:, :, :2])
 
 
-def test_memory_holds_the_cells_and_the_classes():
+def test_memory_holds_the_cells_the_classes_and_their_words():
     decoder = small_decoder(words=2, seed=0)
     maps, names = torch.randn(2, 1280, 7, 7), torch.randn(2, 5, 384)
-    memory = decoder.memory(maps, names, torch.full((2, 5), 0.2))
-    assert memory.shape == (2, 49 + 5, WIDTH)
-    unsure = decoder.memory(maps, names, torch.zeros(2, 5))
-    assert torch.isfinite(unsure).all()
-    torch.testing.assert_close(memory[:, :49], unsure[:, :49])
-    assert not torch.allclose(memory[:, 49:], unsure[:, 49:])
+    words = torch.tensor([[[4, 5]] * 5, [[5, PAD]] * 5])
+    sure = decoder.memory(maps, names, torch.full((2, 5), 0.2), words)
+    assert sure.tokens.shape == (2, 49 + 5, WIDTH)
+    assert sure.copy_keys.shape == (2, 10, COPY_WIDTH)
+    assert sure.copy_words.tolist() == [[4, 5] * 5, [5, PAD] * 5]
+    unsure = decoder.memory(maps, names, torch.zeros(2, 5), words)
+    assert all(torch.isfinite(part).all() for part in unsure)
+    torch.testing.assert_close(sure.tokens[:, :49], unsure.tokens[:, :49])
+    assert not torch.allclose(sure.tokens[:, 49:], unsure.tokens[:, 49:])
+
+
+def test_copying_raises_the_words_of_the_classes_and_no_others():
+    decoder = small_decoder(words=5, seed=0)
+    states = torch.randn(1, 2, WIDTH, generator=torch.Generator().manual_seed(0))
+    keys = torch.randn(1, 3, COPY_WIDTH, generator=torch.Generator().manual_seed(1))
+    memory = Memory(torch.zeros(1, 54, WIDTH), keys, torch.tensor([[4, 6, PAD]]))
+    plain = torch.zeros(1, 2, len(SPECIAL) + 5)
+    raised = decoder.copying(plain, states, memory)
+    scores = decoder.copying.query(states) @ keys.transpose(1, 2) / COPY_WIDTH**0.5
+    torch.testing.assert_close(raised[..., [4, 6]], scores[..., :2])
+    assert not raised[..., [0, 1, 2, 3, 5, 7, 8]].any()
 
 
 # The beam search
@@ -147,7 +171,7 @@ class Chain:
     def crossed(self, _memory):
         return []
 
-    def step(self, words, _position, _crossed, past):
+    def step(self, words, _position, _memory, _crossed, past):
         return self.table[words].log(), past
 
 
@@ -186,15 +210,16 @@ def test_the_length_penalty_decides_between_short_and_long():
 def test_images_do_not_change_each_others_captions(seed, beams):
     decoder = small_decoder(words=20, seed=seed)
     memory = memories(images=5, seed=seed)
+    alone = [memory.repeated(torch.tensor([image])) for image in range(5)]
     together = beam_search(decoder, memory, beams)
-    assert together == [beam_search(decoder, one, beams)[0] for one in memory.split(1)]
+    assert together == [beam_search(decoder, one, beams)[0] for one in alone]
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_captions_repeat_no_word_and_no_pair_and_hold_no_special_word(seed):
     decoder = small_decoder(words=2 + seed, seed=seed)
     decoder.bias[END] = -8.0
-    for words in beam_search(decoder, memories(images=4, seed=seed), beams=3):
+    for words in beam_search(decoder, memories(images=4, seed=seed, words=2), beams=3):
         assert allowed(words), words
         assert 1 <= len(words) <= MAX_WORDS
         assert min(words) >= len(SPECIAL)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from item.mini.imagenet_words import everyday_names
+from item.mini.imagenet_words import everyday_names, plural
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +35,14 @@ def test_every_class_has_a_short_lower_case_name(names):
 def test_many_classes_share_a_name(names):
     assert names.count("dog") > 100
     assert len(set(names)) < 700
+
+
+@pytest.mark.parametrize(
+    ("name", "several"),
+    [
+        *(("dog", "dogs"), ("bus", "bus"), ("box", "boxes"), ("bench", "benches")),
+        *(("puppy", "puppies"), ("monkey", "monkeys"), ("golf ball", "golf balls")),
+    ],
+)
+def test_plurals(name, several):
+    assert plural(name) == several

@@ -1,6 +1,5 @@
 """Training of the mini models: losses fall, words are exchanged right, metrics are right."""
 
-import json
 import random
 
 import numpy as np
@@ -8,7 +7,15 @@ import pytest
 import torch
 
 from item.mini import training
-from item.mini.captioner import END, PAD, SPECIAL, START, UNKNOWN
+from item.mini.captioner import (
+    END,
+    PAD,
+    SPECIAL,
+    START,
+    UNKNOWN,
+    load_decoder,
+    save_decoder,
+)
 from item.mini.imagenet_words import everyday_names
 from item.mini.training import (
     CaptionerRecipe,
@@ -21,9 +28,8 @@ from item.mini.training import (
     captions_of,
     encode,
     info_nce,
-    plural,
+    language_of,
     retrieval,
-    save_vocabulary,
     train_captioner,
     train_dual_encoder,
     vocabulary_of,
@@ -74,13 +80,13 @@ def test_training_the_dual_encoder_lowers_its_loss(photographs):
 def test_training_the_captioner_lowers_its_loss(photographs):
     said = Losses()
     recipe = CaptionerRecipe(epochs=6, batch=8, minimum_count=1, dropout=0.0)
-    decoder, vocabulary, names = train_captioner(photographs, recipe, said)
+    decoder, language = train_captioner(photographs, recipe, said)
     assert len(said) == recipe.epochs
     assert said[-1] < 0.8 * said[0]
     assert not decoder.training
-    captions = captions_of(decoder, vocabulary, names, photographs.subset(np.array([3, 5])))
+    captions = captions_of(decoder, language, photographs.subset(np.array([3, 5])))
     assert len(captions) == 2
-    assert {word for caption in captions for word in caption.split()} <= set(vocabulary)
+    assert {word for caption in captions for word in caption.split()} <= set(language.vocabulary)
 
 
 def test_views_and_grid_are_cached_once(tmp_path):
@@ -227,17 +233,6 @@ def test_encoded_captions_are_cut_at_the_longest_caption():
 
 
 @pytest.mark.parametrize(
-    ("name", "several"),
-    [
-        *(("dog", "dogs"), ("bus", "bus"), ("box", "boxes"), ("bench", "benches")),
-        *(("puppy", "puppies"), ("monkey", "monkeys"), ("golf ball", "golf balls")),
-    ],
-)
-def test_plurals(name, several):
-    assert plural(name) == several
-
-
-@pytest.mark.parametrize(
     ("words", "old", "new", "renamed"),
     [
         ("a dog runs", "dog", "zebra", "a zebra runs"),
@@ -276,7 +271,26 @@ def test_classes_not_named_or_not_likely_stay(caption, probability):
     assert classes.tolist() == [207]
 
 
-def test_the_vocabulary_is_saved_in_order(tmp_path):
-    vocabulary = [*SPECIAL, "b", "a"]
-    save_vocabulary(vocabulary, tmp_path / "words.json")
-    assert json.loads((tmp_path / "words.json").read_text()) == vocabulary
+def test_a_language_names_each_class_in_its_own_words():
+    vocabulary = vocabulary_of([["a dog"]], CaptionerRecipe(minimum_count=1))
+    language = language_of(vocabulary)
+    called = language.name_words[963].tolist()
+    assert {vocabulary[word] for word in called if word != PAD} == {"pizza", "pizzas"}
+    assert language.names.shape == (1000, 384)
+
+
+def test_a_language_without_concepts_names_nothing():
+    language = language_of([*SPECIAL, "a"], concepts=False)
+    assert not language.names.any()
+    assert (language.name_words == PAD).all()
+
+
+def test_a_trained_captioner_is_saved_and_loaded(photographs, tmp_path):
+    recipe = CaptionerRecipe(epochs=1, batch=2, minimum_count=1)
+    decoder, language = train_captioner(photographs, recipe, lambda _: None)
+    save_decoder(decoder, language, tmp_path / "captioner.safetensors")
+    again, words = load_decoder(tmp_path / "captioner.safetensors")
+    assert words.vocabulary == language.vocabulary
+    assert torch.equal(words.name_words, language.name_words)
+    for one, other in zip(again.parameters(), decoder.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
