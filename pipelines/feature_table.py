@@ -153,10 +153,11 @@ class FeatureTable:
         if self.fs.exists(staging):
             self.fs.rm(staging, recursive=True)
 
-    def has_run(self, suffix: str) -> bool:
-        """Whether a manifest of a run whose id ends so is there."""
-        folder = posixpath.join(self.path, RUNS)
-        return bool(self.fs.glob(posixpath.join(folder, f"*-{suffix}.json")))
+    def manifests(self, suffix: str) -> list[dict[str, Any]]:
+        """Manifests of published runs whose ids end so, oldest first."""
+        pattern = posixpath.join(self.path, RUNS, f"*-{suffix}.json")
+        found = [json.loads(self.fs.cat_file(path)) for path in sorted(self.fs.glob(pattern))]
+        return [manifest for manifest in found if manifest["outcome"] == "published"]
 
     def write_run(self, run_id: str, manifest: Mapping[str, Any], configuration: str) -> str:
         """Write a run's manifest and configuration; return the manifest's URL."""

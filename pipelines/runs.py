@@ -115,24 +115,45 @@ def run(job: Featurizing) -> dict[str, Any]:
         The manifest is written, nothing is published, finished rows are kept aside.
     """
     table, storage = job.table, job.configuration.storage
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{job.work[:8]}"
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{_suffix(job.work)}"
     finished = table.finished(job.work, job.plan.dates)
     left = reading.count_left(job.plan, finished, storage)
     timing = _compute(job, run_id, finished, left) if left != 0 else {}
     _check_all_there(job)
-    staged = table.staged(job.work)
-    if not staged and table.has_run(job.work[:8]):
-        return _manifest(job, run_id, [], left, timing) | {"outcome": "nothing_to_do"}
+    staged, landed = table.staged(job.work), _landed(job)
     facts = [table.facts(table.staging(job.work), path) for path in staged]
+    facts += [table.facts(table.path, path) for path in landed]
     manifest = _manifest(job, run_id, facts, left, timing)
+    if not facts:
+        return manifest | {"outcome": "nothing_to_do"}
     if _error_rate(manifest["rows"]) > job.configuration.max_error_rate:
         table.write_run(run_id, manifest, job.configuration.as_yaml())
         raise ErrorRateError(_too_many(manifest["rows"], job.configuration.max_error_rate))
     table.publish(job.work)
-    parts = [asdict(table.part(path)) for path in staged]
+    parts = [asdict(table.part(path)) for path in sorted({*staged, *landed})]
     manifest |= {"outcome": "published", "files": parts}
     manifest["manifest"] = table.write_run(run_id, manifest, job.configuration.as_yaml())
     return manifest
+
+
+def _landed(job: Featurizing) -> list[str]:
+    """Published parts of this work that no manifest names: their run was killed just then."""
+    suffix = _suffix(job.work)
+    reported = {
+        file["path"] for manifest in job.table.manifests(suffix) for file in manifest["files"]
+    }
+    staged = set(job.table.staged(job.work))
+    return [
+        path
+        for path in job.table.published(job.plan.dates)
+        if path not in reported | staged
+        and job.table.facts(job.table.path, path)["run_id"].endswith(suffix)
+    ]
+
+
+def _suffix(work: str) -> str:
+    """How the ids of a work's runs end."""
+    return work[:8]
 
 
 def _compute(job: Featurizing, run_id: str, finished: RowKeys, left: int | None) -> dict[str, Any]:
@@ -179,6 +200,7 @@ def _manifest(
             "fingerprint": plan.fingerprint(),
             "rows": plan.rows,
             "dates": list(plan.dates),
+            "default_date": plan.default_date,
             "left_out": dict(plan.ignored),
             "notes": list(plan.notes),
         },
@@ -233,10 +255,15 @@ def _start_ray(configuration: FeaturizeConfiguration) -> None:
 
 
 def _today(table: FeatureTable, work: str) -> date:
-    """The date for input that has none: that of the first try at this work, else today."""
+    """The date for input that has none: that of the first try at this work, else today.
+
+    So a job that is started again on another day neither mixes dates nor begins anew.
+    """
     path = posixpath.join(table.staging(work), "date.json")
     if table.fs.exists(path):
         return date.fromisoformat(json.loads(table.fs.cat_file(path)))
+    for manifest in table.manifests(_suffix(work)):
+        return date.fromisoformat(manifest["input"]["default_date"])
     return datetime.now(UTC).date()
 
 

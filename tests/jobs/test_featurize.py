@@ -282,11 +282,9 @@ def cluster(environment: dict[str, str]) -> Iterator[str]:
     address = f"http://127.0.0.1:{ports[0]}"
     wait_for(f"{address}/api/version", process)
     yield address
-    process.terminate()
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        process.kill()
+    # Asked politely, Ray takes half a minute.
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def free_ports(number: int) -> list[int]:
