@@ -215,7 +215,7 @@ class Decoder(nn.Module):
 
 @torch.inference_mode()
 def beam_search(
-    decoder: Decoder, memory: Memory, beams: int = 3, length_penalty: float = 1.0
+    decoder: Decoder, memory: Memory, beams: int = 3, length_penalty: float = 0.8
 ) -> list[list[int]]:
     """The most probable caption of each image, as word indices.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from item.profiles import load_profile
 from item.tables import features_schema
 from pipelines.feature_table import STAGING, FeatureTable, PartWriter
 from pipelines.provenance import decoded, provenance
-from pipelines.storage import Storage, filesystem, join, write_atomically
+from pipelines.storage import Storage, filesystem, join
 from tests.feature_rows import COLUMNS, DIMENSIONS, NIGHT, done
 
 STORAGE = Storage(retries=0)
@@ -322,18 +323,19 @@ def test_nights_written_by_different_code_paths_have_one_schema(root: str) -> No
 
 def test_run_is_written_with_its_configuration_and_found_again(root: str) -> None:
     run = f"20260131T000000.000000Z-{WORK[:8]}"
-    assert not table(root).has_run(WORK[:8])
-    url = table(root).write_run(run, {"uri": "été"}, "input: x\n")
+    assert table(root).manifests(WORK[:8]) == []
+    manifest = {"outcome": "published", "uri": "été"}
+    url = table(root).write_run(run, manifest, "input: x\n")
     assert url == f"{root}/_runs/{run}.json"
     fs, path = filesystem(url, STORAGE)
-    assert fs.cat_file(path).decode() == '{\n  "uri": "été"\n}\n'
+    assert json.loads(fs.cat_file(path)) == manifest
+    assert "été" in fs.cat_file(path).decode()
     assert fs.cat_file(path.replace(".json", ".yaml")) == b"input: x\n"
-    assert table(root).has_run(WORK[:8])
-    assert not table(root).has_run("fedcba98")
+    assert table(root).manifests(WORK[:8]) == [manifest]
+    assert table(root).manifests("fedcba98") == []
 
 
-def test_configuration_alone_is_no_run(tmp_path: Path) -> None:
-    """A kill between the two files leaves this."""
-    path = tmp_path / "_runs" / f"x-{WORK[:8]}.yaml"
-    write_atomically(LocalFileSystem(), str(path), b"input: x\n")
-    assert not table(str(tmp_path)).has_run(WORK[:8])
+def test_stopped_run_published_nothing(tmp_path: Path) -> None:
+    found = table(str(tmp_path))
+    found.write_run(f"1-{WORK[:8]}", {"outcome": "too_many_errors"}, "")
+    assert found.manifests(WORK[:8]) == []
