@@ -50,6 +50,8 @@ def featurize(
         if dry_run:
             pprint(job.describe(), console=console(), expand_all=True)
             return
+        for remark in job.remarks():
+            print(remark, file=sys.stderr)
         try:
             manifest = runs.run(job)
         except runs.ErrorRateError as error:

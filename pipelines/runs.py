@@ -39,6 +39,11 @@ from pipelines.storage import (
 )
 
 
+BLOCK_BYTES = 16 << 20
+"""Some 80 decoded pictures: Ray's own 128 MiB are hundreds, which arrive in bursts, leave
+workers idle at the end, and take memory in every stage."""
+
+
 class ErrorRateError(Exception):
     """More rows than the configuration allows are without features; nothing is published."""
 
@@ -53,6 +58,11 @@ class Featurizing:
     feature_set_id: str
     work: str
     """Names the staging folder; the same for every try at the same work."""
+
+    def remarks(self) -> list[str]:
+        """What its owner should know of the input before the work begins."""
+        left_out = [f"{number:,} {kind}" for kind, number in sorted(self.plan.ignored.items())]
+        return [*self.plan.notes, *([f"Not read: {', '.join(left_out)}."] if left_out else [])]
 
     def describe(self) -> dict[str, Any]:
         """The plan as ``--dry-run`` prints it."""
@@ -247,6 +257,7 @@ def _start_ray(configuration: FeaturizeConfiguration) -> None:
     context = DataContext.get_current()
     # The run shows its own progress; Ray's notices on pools and memory help no user.
     context.enable_progress_bars = False
+    context.target_max_block_size = BLOCK_BYTES
     context.issue_detectors_config.detectors = []
     context.execution_options.preserve_order = False
     context.execution_options.resource_limits = ExecutionResources.for_limits(
