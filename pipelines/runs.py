@@ -38,7 +38,6 @@ from pipelines.storage import (
     write_atomically,
 )
 
-
 BLOCK_BYTES = 16 << 20
 """Some 80 decoded pictures: Ray's own 128 MiB are hundreds, which arrive in bursts, leave
 workers idle at the end, and take memory in every stage."""
