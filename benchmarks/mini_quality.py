@@ -31,6 +31,7 @@ from item.objects import CropGridGrounder, PhraseExtractor
 from item.profiles import load_profile
 
 RESAMPLES = 1000
+CAPTION_RESAMPLES = 50
 
 
 def main(
@@ -66,7 +67,7 @@ def _captions(captioner: MiniCaptioner, rows: list[dict[str, Any]]) -> dict[str,
 
     every = np.arange(len(rows))
     generator = np.random.default_rng(0)
-    resampled = [score(generator.choice(every, len(every))) for _ in range(100)]
+    resampled = [score(generator.choice(every, len(every))) for _ in range(CAPTION_RESAMPLES)]
     return {
         "photographs": len(rows),
         **{
