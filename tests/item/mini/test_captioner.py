@@ -135,7 +135,7 @@ def test_a_beam_as_wide_as_all_captions_finds_the_best_of_all(seed, monkeypatch)
                 ]
                 scores[words] = sum(steps) / max(length, 1)
     best = max(scores, key=scores.__getitem__)
-    assert beam_search(decoder, memory, beams=30) == [list(best)]
+    assert beam_search(decoder, memory, beams=30, length_penalty=1.0) == [list(best)]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -156,7 +156,7 @@ def test_one_beam_follows_the_greedy_path_and_ends_at_its_best_place(seed):
         score, word = max(going_on, default=(-math.inf, END))
         total += score
         words.append(word)
-    assert beam_search(decoder, memory, beams=1) == [best[1]]
+    assert beam_search(decoder, memory, beams=1, length_penalty=1.0) == [best[1]]
 
 
 class Chain:
@@ -219,7 +219,7 @@ def test_images_do_not_change_each_others_captions(seed, beams):
 def test_captions_repeat_no_word_and_no_pair_and_hold_no_special_word(seed):
     decoder = small_decoder(words=2 + seed, seed=seed)
     decoder.bias[END] = -8.0
-    for words in beam_search(decoder, memories(images=4, seed=seed, words=2), beams=3):
+    for words in beam_search(decoder, memories(images=4, seed=seed, words=2), length_penalty=1.0):
         assert allowed(words), words
         assert 1 <= len(words) <= MAX_WORDS
         assert min(words) >= len(SPECIAL)
