@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 NIGHT = "2026-01-31"
 DUMP = photographs(22) | {"empty.jpg": b"", "page.jpg": b"<html>404</html>"}
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 # Every stage in small batches, so that a run has many moments at which to be killed.
 SMALL = [f"profile.resources.{stage}.batch_size=4" for stage in ("caption", "objects", "embed")]
@@ -110,7 +110,7 @@ def started(environment: dict[str, str], *arguments: str) -> subprocess.Complete
         capture_output=True,
         text=True,
         check=False,
-        timeout=150,
+        timeout=280,
     )
 
 
@@ -320,7 +320,7 @@ def test_submitted_job_gives_the_same_table(
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=150,
+        timeout=280,
     )
     assert result.returncode == 0, result.stdout
     assert "succeeded" in result.stdout and "Open it:" in result.stdout
