@@ -129,7 +129,8 @@ def run(job: Featurizing) -> dict[str, Any]:
     left = reading.count_left(job.plan, finished, storage)
     timing = _compute(job, run_id, finished, left) if left != 0 else {}
     _check_all_there(job)
-    staged, landed = table.staged(job.work), _landed(job)
+    staged = table.staged(job.work)
+    landed = _landed(job, staged)
     facts = [table.facts(table.staging(job.work), path) for path in staged]
     facts += [table.facts(table.path, path) for path in landed]
     manifest = _manifest(job, run_id, facts, left, timing)
@@ -145,18 +146,17 @@ def run(job: Featurizing) -> dict[str, Any]:
     return manifest
 
 
-def _landed(job: Featurizing) -> list[str]:
+def _landed(job: Featurizing, staged: Iterable[str]) -> list[str]:
     """Published parts of this work that no manifest names: their run was killed just then."""
     suffix = _suffix(job.work)
     reported = {
         file["path"] for manifest in job.table.manifests(suffix) for file in manifest["files"]
     }
-    staged = set(job.table.staged(job.work))
+    known = reported.union(staged)
     return [
         path
         for path in job.table.published(job.plan.dates)
-        if path not in reported | staged
-        and job.table.facts(job.table.path, path)["run_id"].endswith(suffix)
+        if path not in known and job.table.facts(job.table.path, path)["run_id"].endswith(suffix)
     ]
 
 

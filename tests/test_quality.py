@@ -121,7 +121,7 @@ def test_files_hold_nothing_private() -> None:
     "text",
     [
         "cd /work" + "/main",
-        "--find-links=/opt" + "/wheels",
+        "ls /opt" + "/wheels",
         "C = '/home" + "/alice/data'",
         "https://pypi" + ".org/simple",
         "AKIA" + "ABCDEFGHIJKLMNOP",
