@@ -7,6 +7,7 @@ ray job submit --working-dir . -- python jobs/featurize.py --input s3://… --ou
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 from rich.pretty import pprint
@@ -26,6 +27,11 @@ from jobs.command_line import (
 from pipelines import runs
 from pipelines.configuration import parse_settings, resolve
 
+Perturb = Annotated[
+    str | None,
+    typer.Option("--perturb", metavar="NAME", help="Change images first, as in jpeg-75."),
+]
+
 app = application()
 
 
@@ -34,6 +40,7 @@ def featurize(
     input: Input = None,
     output: Output = None,
     profile: ProfileName = None,
+    perturb: Perturb = None,
     config: ConfigFile = None,
     set: Set = None,
     dry_run: DryRun = False,
@@ -44,7 +51,12 @@ def featurize(
     Example: python jobs/featurize.py --input photos/ --output features/
     """
     with refusals():
-        options = {"input": input, "output": output, "profile": profile}
+        options = {
+            "input": input,
+            "output": output,
+            "profile": profile,
+            "perturbation": perturb,
+        }
         configuration = resolve(config, options, parse_settings(set or []))
         job = runs.prepare(configuration)
         if dry_run:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from item.errors import UsageError
+from item.perturb import NONE, Perturbation
 from item.profiles import Profile, load_profile
 from item.settings import overridden, validated
 from pipelines.inputs import InputOptions
@@ -26,6 +27,12 @@ class FeaturizeConfiguration(BaseModel):
     output: str = Field(min_length=1)
     """Root of the ``features`` table."""
     profile: Profile
+    perturbation: str = NONE
+    """What is done to each image before it is decoded, as :mod:`item.perturb` names it.
+
+    ``image_id``, ``byte_count``, size, format and quality are then those of the perturbed
+    file; its row is the one of the same ``uri`` in a table of the images as they are.
+    """
     reading: InputOptions = InputOptions()
     storage: Storage = Storage()
     max_error_rate: float = Field(default=0.25, ge=0, le=1)
@@ -34,6 +41,18 @@ class FeaturizeConfiguration(BaseModel):
     """Rows of a finished part, at most; a kill costs the parts not finished."""
     object_store_gb: float = Field(default=2.0, gt=0)
     """Memory for rows between stages, in GB; what bounds a run whatever its input."""
+
+    @field_validator("perturbation")
+    @classmethod
+    def _can_be_applied_and_decoded(cls, name: str, info: ValidationInfo) -> str:
+        try:
+            format = Perturbation.parse(name).format
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        profile = info.data.get("profile")
+        if profile and format and format not in profile.decoding.formats:
+            raise ValueError(f"'{name}' writes {format}, which profile.decoding.formats leaves out")
+        return name
 
     def as_yaml(self) -> str:
         """The resolved configuration, as ``--config`` accepts it."""

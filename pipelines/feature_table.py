@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from item.errors import UsageError
+from item.perturb import NONE
 from item.tables import features_schema
 from pipelines.provenance import decoded, with_part_facts
 from pipelines.row_keys import RowKeys
@@ -61,17 +62,24 @@ class FeatureTable:
 
     def feature_set_id(self) -> str | None:
         """The feature set of the published rows; None for an empty table."""
-        for path in self.published():
-            return str(self.facts(self.path, path)["feature_set_id"])
-        return None
+        return self._published_facts().get("feature_set_id")
 
-    def check_feature_set(self, wanted: str) -> None:
-        """UsageError if the table holds features that must not be mixed with ``wanted``."""
-        found = self.feature_set_id()
-        if found not in (None, wanted):
+    def check_feature_set(self, wanted: str, perturbation: str = NONE) -> None:
+        """UsageError if the table holds features that must not be mixed with those wanted."""
+        facts = self._published_facts()
+        if not facts:
+            return
+        found = facts["feature_set_id"]
+        if found != wanted:
             raise UsageError(
                 f"The output holds features of the set '{found}', this run makes '{wanted}': "
                 "choose another output, or the profile and version that made the first."
+            )
+        found = facts.get("perturbation", NONE)
+        if found != perturbation:
+            raise UsageError(
+                f"The output holds features under the perturbation '{found}', this run makes "
+                f"them under '{perturbation}': choose another output."
             )
 
     def published(self, dates: Iterable[str] | None = None) -> list[str]:
@@ -173,6 +181,12 @@ class FeatureTable:
         data = self.fs.cat_file(posixpath.join(self.path, path))
         rows = pq.read_metadata(io.BytesIO(data)).num_rows
         return Part(path, rows, len(data), hashlib.sha256(data).hexdigest())
+
+    def _published_facts(self) -> dict[str, Any]:
+        """Provenance of the published rows, which all share it; empty for an empty table."""
+        for path in self.published():
+            return self.facts(self.path, path)
+        return {}
 
     def _parts(self, folder: str) -> list[str]:
         self.fs.invalidate_cache()

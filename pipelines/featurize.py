@@ -15,6 +15,7 @@ from item.captioning import load_captioner
 from item.embedding import load_dual_encoder
 from item.images import ImageError, crop, decode, image_id
 from item.objects import CropGridGrounder, PhraseExtractor
+from item.perturb import NONE, Perturbation
 from item.profiles import Profile, Resources
 from item.tables import OBJECT
 from pipelines.stages import ERRORS, Columns, RowError, Stage, through
@@ -23,20 +24,48 @@ EMBEDDING = pa.list_(pa.float32())
 EMBEDDINGS = pa.list_(EMBEDDING)
 
 
-def featurize(images: Dataset, profile: Profile) -> Dataset:
+def featurize(images: Dataset, profile: Profile, perturbation: str = NONE) -> Dataset:
     """Turn an images dataset into a features dataset, one row out for each row in."""
-    return through(images, stages(profile))
+    return through(images, stages(profile, perturbation))
 
 
-def stages(profile: Profile) -> list[Stage]:
-    """The method, step by step."""
+def stages(profile: Profile, perturbation: str = NONE) -> list[Stage]:
+    """The method, step by step; on perturbed images if a perturbation is named."""
+    perturb = [] if perturbation == NONE else [Perturb(profile, perturbation)]
     return [
+        *perturb,  # bytes -> bytes | error
         Decode(profile),  # bytes -> pixels, size, format | error
         Caption(profile),  # pixels -> caption
         FindObjects(profile),  # pixels, caption -> objects
         Embed(profile),  # pixels, caption, objects -> embeddings
         Misalign(profile),  # embeddings -> similarities, misalignments
     ]
+
+
+class Perturb(Stage):
+    """Bytes to the bytes of a perturbed image, by :mod:`item.perturb`.
+
+    What cannot be decoded passes unchanged: the next stage says why.
+    """
+
+    inputs: ClassVar = ("bytes",)
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {"bytes": pa.binary()}
+
+    def __init__(self, profile: Profile, perturbation: str) -> None:
+        # Those of decoding: Ray then reads, perturbs and decodes in one task.
+        self.resources: Resources = profile.resources.decode
+        self.decoding = profile.decoding
+        self.perturbation = Perturbation.parse(perturbation)
+
+    def process(self, columns: Columns) -> Columns:
+        rows = [self._perturbed(data) for data in columns["bytes"]]
+        return {name: [row.get(name) for row in rows] for name in ("bytes", ERRORS)}
+
+    def _perturbed(self, data: bytes) -> dict[str, Any]:
+        try:
+            return {"bytes": self.perturbation.apply(data, self.decoding)}
+        except ImageError as error:
+            return {ERRORS: RowError(error.code, error.message)}
 
 
 class Decode(Stage):

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
+from item.perturb import NONE
 from item.profiles import Profile
 from item.tables import SCHEMA_VERSION
 
@@ -26,7 +27,7 @@ def versions() -> dict[str, str]:
     return {"item": code_version(), "python": platform.python_version(), **packages}
 
 
-def provenance(profile: Profile, run_id: str) -> dict[str, str]:
+def provenance(profile: Profile, run_id: str, perturbation: str = NONE) -> dict[str, str]:
     """Key-value metadata of a ``features`` file."""
     return _encoded(
         {
@@ -36,6 +37,7 @@ def provenance(profile: Profile, run_id: str) -> dict[str, str]:
             "profile": profile.name,
             "models": profile.revisions(),
             "decoding": profile.decoding.model_dump(mode="json"),
+            "perturbation": perturbation,
             "code_version": code_version(),
             "run_id": run_id,
         }

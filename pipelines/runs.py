@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
 import posixpath
 import time
 from collections import Counter
@@ -15,9 +13,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import ray
-from ray.data import DataContext, ExecutionResources
 
-from item.profiles import Profile
 from item.tables import ErrorCode, Status
 from pipelines import inputs, reading
 from pipelines.configuration import FeaturizeConfiguration
@@ -27,6 +23,7 @@ from pipelines.inputs import InputPlan
 from pipelines.memory import PeakMemory
 from pipelines.progress import Progress, Tally
 from pipelines.provenance import provenance, versions
+from pipelines.ray_start import start_ray
 from pipelines.row_keys import RowKeys
 from pipelines.stages import through, workers
 from pipelines.storage import (
@@ -37,10 +34,6 @@ from pipelines.storage import (
     redact,
     write_atomically,
 )
-
-BLOCK_BYTES = 16 << 20
-"""Some 80 decoded pictures: Ray's own 128 MiB are hundreds, which arrive in bursts, leave
-workers idle at the end, and take memory in every stage."""
 
 
 class ErrorRateError(Exception):
@@ -73,6 +66,7 @@ class Featurizing:
             "left out": dict(self.plan.ignored),
             "output": self.configuration.output,
             "feature set": self.feature_set_id,
+            "perturbation": self.configuration.perturbation,
             "models": profile.revisions(),
             "stages": [
                 {
@@ -81,7 +75,7 @@ class Featurizing:
                     "adds": list(stage.outputs),
                     **stage.resources.model_dump(exclude_none=True),
                 }
-                for stage in stages(profile)
+                for stage in stages(profile, self.configuration.perturbation)
             ],
         }
 
@@ -93,7 +87,7 @@ def prepare(configuration: FeaturizeConfiguration) -> Featurizing:
     ------
     UsageError
         Missing or unreadable input, unwritable output, missing model, or an output that
-        holds another feature set.
+        holds another feature set or perturbation.
     """
     profile, storage = configuration.profile, configuration.storage
     profile.check_models()
@@ -101,9 +95,10 @@ def prepare(configuration: FeaturizeConfiguration) -> Featurizing:
     check_readable(configuration.input, storage)
     check_writable(configuration.output, storage)
     table = FeatureTable(configuration.output, storage)
-    table.check_feature_set(feature_set_id)
+    table.check_feature_set(feature_set_id, configuration.perturbation)
     what = [
         feature_set_id,
+        configuration.perturbation,
         normalise(configuration.input),
         configuration.reading.model_dump_json(),
     ]
@@ -170,7 +165,7 @@ def _compute(job: Featurizing, run_id: str, finished: RowKeys, left: int | None)
     started = time.monotonic()
     known = job.table.staged(job.work)
     _remember_date(job)
-    _start_ray(job.configuration)
+    start_ray(job.configuration.object_store_gb)
     tally = Tally.remote()  # type: ignore[attr-defined]
     with PeakMemory() as memory, Progress(tally, left) as progress:
         known += [part["path"] for part in _process(job, run_id, finished, tally)]
@@ -201,6 +196,7 @@ def _manifest(
         "outcome": "too_many_errors",
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "feature_set_id": job.feature_set_id,
+        "perturbation": job.configuration.perturbation,
         "models": profile.revisions(),
         "versions": versions(),
         "input": {
@@ -215,7 +211,7 @@ def _manifest(
         },
         "rows": {"done_before": done_before, **_counts(facts)},
         **timing,
-        "stages": _stage_speeds(facts, profile, timing.get("cpus", 0.0)),
+        "stages": _stage_speeds(facts, job.configuration, timing.get("cpus", 0.0)),
     }
 
 
@@ -232,36 +228,17 @@ def _process(
         # As a decoding task: Ray then reads and decodes in one, without a copy between.
         num_cpus=profile.resources.decode.cpus,
     )
-    features = through(images, stages(profile), tally)
+    features = through(images, stages(profile, configuration.perturbation), tally)
     writer = PartWriter(
         join(configuration.output, STAGING, job.work),
         configuration.storage,
         profile.dimensions,
-        provenance(profile, run_id),
+        provenance(profile, run_id, configuration.perturbation),
     )
     parts = features.map_batches(
         writer, batch_size=configuration.rows_per_part, batch_format="pyarrow", num_cpus=0.1
     )
     yield from parts.iter_rows()
-
-
-def _start_ray(configuration: FeaturizeConfiguration) -> None:
-    if not ray.is_initialized():
-        # A submitted job finds its cluster in RAY_ADDRESS; without one, Ray runs here.
-        local = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
-        if local:
-            # Ray's C++ side prints notices on standard error that are meant for Ray itself.
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **local)
-    context = DataContext.get_current()
-    # The run shows its own progress; Ray's notices on pools and memory help no user.
-    context.enable_progress_bars = False
-    context.target_max_block_size = BLOCK_BYTES
-    context.issue_detectors_config.detectors = []
-    context.execution_options.preserve_order = False
-    context.execution_options.resource_limits = ExecutionResources.for_limits(
-        object_store_memory=configuration.object_store_gb * 1e9
-    )
 
 
 def _today(table: FeatureTable, work: str) -> date:
@@ -296,7 +273,7 @@ def _counts(facts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _stage_speeds(
-    facts: list[dict[str, Any]], profile: Profile, cpus: float
+    facts: list[dict[str, Any]], configuration: FeaturizeConfiguration, cpus: float
 ) -> list[dict[str, Any]]:
     """How fast each stage is: what one worker does in a second, and how many there are."""
     seconds = sum((Counter(fact["stage_seconds"]) for fact in facts), Counter())
@@ -308,7 +285,7 @@ def _stage_speeds(
             "worker_seconds": round(seconds[stage.name], 3),
             "images_per_second": round(rows / max(seconds[stage.name], 1e-9), 3),
         }
-        for stage in stages(profile)
+        for stage in stages(configuration.profile, configuration.perturbation)
         if rows
     ]
 

@@ -149,6 +149,7 @@ def test_dry_run_prints_the_plan_and_does_nothing(
         (["--set", "max_error_rate=2"], "max_error_rate"),
         (["--set", "rows_per_part"], "key=value"),
         (["--profile", "maxi"], "There is no profile 'maxi'"),
+        (["--perturb", "jpeg-74"], "no perturbation step 'jpeg-74'"),
         (["--input", "nowhere"], "nowhere"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
     ],

@@ -73,6 +73,12 @@ def test_set_reaches_into_a_profile_that_is_written_out(file):
     assert found.profile == load_profile("mini", {"captioner.beams": 5, "phrases.max_phrases": 2})
 
 
+def test_perturbation_is_none_unless_one_is_named():
+    assert resolve(None, OPTIONS, {}).perturbation == "none"
+    found = resolve(None, {**OPTIONS, "perturbation": "resize-0.5+jpeg-75"}, {})
+    assert found.perturbation == "resize-0.5+jpeg-75"
+
+
 # Round trip
 
 
@@ -81,6 +87,7 @@ def test_set_reaches_into_a_profile_that_is_written_out(file):
     [
         {},
         {"profile.captioner.beams": 5, "max_error_rate": 0.5},
+        {"perturbation": "crop-0.8+noise-5"},
         {"reading.date": datetime.date(2026, 2, 3), "reading.uri_roots": ["s3://b/é", "/x: y"]},
         {"storage.endpoint_url": "http://localhost:9000", "input": "- odd: 'name' #1"},
         {"profile.decoding.formats": ["PNG"], "profile.grounder.scales": [0.1, 0.3333333333]},
@@ -108,6 +115,15 @@ def test_the_resolved_configuration_written_and_read_again_is_equal(tmp_path, se
         ({"max_error_rate": 1.5}, "'max_error_rate' .* less than or equal to 1"),
         ({"rows_per_part": 0}, "'rows_per_part' .* greater than or equal to 1"),
         ({"reading.kind": "video"}, "'reading.kind' .* should be 'auto', 'images'"),
+        (
+            {"perturbation": "jpeg-74"},
+            "'perturbation' .* no perturbation step 'jpeg-74': .*jpeg-75",
+        ),
+        ({"perturbation": None}, "'perturbation' .* valid string"),
+        (
+            {"perturbation": "webp-80", "profile.decoding.formats": ["PNG"]},
+            r"'webp-80' writes WEBP, which profile\.decoding\.formats leaves out",
+        ),
         ({"input": ""}, "'input' .* at least 1 character"),
         ({"input": 5}, "'input' .* valid string"),
         ({"input.date": 5}, "'input.date' cannot be set"),

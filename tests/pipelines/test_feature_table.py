@@ -212,6 +212,25 @@ def test_other_feature_set_is_refused_where_rows_are_published(root: str, place:
         table(root).check_feature_set("mini-1")
 
 
+@pytest.mark.parametrize(
+    ("there", "wanted"), [("none", "jpeg-75"), ("jpeg-75", "none"), ("jpeg-75", "jpeg-50")]
+)
+def test_other_perturbation_is_refused(tmp_path: Path, there: str, wanted: str) -> None:
+    metadata = provenance(load_profile("mini"), "a run", there)
+    PartWriter(str(tmp_path), STORAGE, DIMENSIONS, metadata)(done("a"))
+    features = load_profile("mini").feature_set_id()
+    table(str(tmp_path)).check_feature_set(features, there)
+    with pytest.raises(UsageError, match=rf"perturbation '{there}'.*'{wanted}': .*output\.$"):
+        table(str(tmp_path)).check_feature_set(features, wanted)
+
+
+def test_table_that_names_no_perturbation_has_none(tmp_path: Path) -> None:
+    write(str(tmp_path), done("a"))
+    table(str(tmp_path)).check_feature_set("mini-0")
+    with pytest.raises(UsageError, match="perturbation 'none'"):
+        table(str(tmp_path)).check_feature_set("mini-0", "jpeg-75")
+
+
 # Publishing
 
 

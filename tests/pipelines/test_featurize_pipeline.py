@@ -10,11 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from item.images import image_id
 from item.misalignment import global_misalignment
+from item.perturb import Perturbation
 from item.profiles import Profile, load_profile
 from item.tables import ErrorCode, Note, features_schema
 from pipelines.feature_table import as_features
-from pipelines.featurize import EMBEDDINGS, Embed, FindObjects, stages
+from pipelines.featurize import EMBEDDINGS, Embed, FindObjects, Perturb, stages
 from pipelines.stages import Stage, run_stage
 from tests.dumps import make, planned, tables_of
 from tests.odd_files import ODD_FILES, Accepted, encode, flat
@@ -183,6 +185,45 @@ def test_results_do_not_depend_on_batches_and_order(
         np.testing.assert_allclose(other["image_embedding"], row["image_embedding"], atol=1e-4)
     for name in rows.keys() - good(rows).keys():
         assert found[name]["error_code"] == rows[name]["error_code"]
+
+
+# Perturbed
+
+
+def test_perturbed_rows_are_those_of_the_perturbed_files(
+    profile: Profile, images: pa.Table, rows: dict[str, dict[str, Any]]
+) -> None:
+    name = "resize-0.5+jpeg-75"
+    method = stages(profile, name)
+    assert [stage.name for stage in method[:2]] == ["perturb", "decode"]
+    found = by_name(through(method[:2], images, 7))
+    files = dict(zip(found, images["bytes"].to_pylist(), strict=True))
+    for uri, row in found.items():
+        data = Perturbation.parse(name).apply(files[uri])
+        assert (row["image_id"], row["byte_count"]) == (image_id(data), len(data))
+        assert (row["status"], row["error_code"]) == (rows[uri]["status"], rows[uri]["error_code"])
+        if row["status"] == "ok":
+            assert (row["format"], row["jpeg_quality"]) == ("jpeg", 75)
+            assert row["width"] == max(1, round(rows[uri]["width"] / 2))
+        else:
+            assert row["image_id"] == rows[uri]["image_id"]
+
+
+def test_row_that_cannot_be_perturbed_has_a_reason(profile: Profile, tmp_path: Path) -> None:
+    pictures = {"long.jpg": encode(flat(size=(16_384, 1)), "PNG"), "good.jpg": rotated()}
+    images = pa.concat_tables(tables_of(planned(make(tmp_path, pictures)), None, 1 << 20))
+    method = stages(profile, "webp-80")[:2]
+    found = by_name(through(method, images, 2))
+    assert (found["long"]["status"], found["long"]["error_code"]) == ("rejected", "too_many_pixels")
+    assert "16384 x 1" in found["long"]["error_message"]
+    assert (found["good"]["status"], found["good"]["format"]) == ("ok", "webp")
+
+
+def test_perturbing_is_a_free_task_with_the_resources_of_decoding(profile: Profile) -> None:
+    assert Perturb(profile, "blur-1").resources == profile.resources.decode
+    assert [stage.name for stage in stages(profile, "none")] == [
+        stage.name for stage in stages(profile)
+    ]
 
 
 # Boxes

@@ -19,7 +19,7 @@ def profile(tmp_path, monkeypatch):
 
 def test_a_parquet_file_keeps_its_provenance(profile, tmp_path):
     facts = {"rows": 3, "statuses": {"ok": 2, "rejected": 1}, "note": "é"}
-    metadata = with_part_facts(provenance(profile, "run-1"), facts)
+    metadata = with_part_facts(provenance(profile, "run-1", "jpeg-75"), facts)
     schema = pa.schema([("uri", pa.string())]).with_metadata(metadata)
     pq.write_table(schema.empty_table(), tmp_path / "part.parquet")
     found = decoded(pq.read_schema(tmp_path / "part.parquet").metadata)
@@ -27,6 +27,7 @@ def test_a_parquet_file_keeps_its_provenance(profile, tmp_path):
     assert found["feature_set_id"] == profile.feature_set_id()
     assert found["models"] == profile.revisions()
     assert found["decoding"]["max_side"] == 300
+    assert found["perturbation"] == "jpeg-75"
     assert found["code_version"] == code_version()
     assert {key: found[key] for key in facts} == facts
 

@@ -75,7 +75,7 @@ def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("images were read")
 
     monkeypatch.setattr(runs.reading, "read", refuse)
-    monkeypatch.setattr(runs, "_start_ray", refuse)
+    monkeypatch.setattr(runs, "start_ray", refuse)
 
 
 # Refusals
@@ -106,6 +106,12 @@ def other_features(folder: Path, _: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"output": folder / "old"}
 
 
+def other_perturbation(folder: Path, _: pytest.MonkeyPatch) -> dict[str, Any]:
+    metadata = provenance(load_profile("mini"), "a run", "jpeg-75")
+    PartWriter(str(folder / "old"), Storage(), 4, metadata)(done("a"))
+    return {"output": folder / "old"}
+
+
 def unknown_columns(folder: Path, _: pytest.MonkeyPatch) -> dict[str, Any]:
     make(folder / "table", {"a.parquet": parquet_of({"picture": [b"x"], "size": [1]})})
     return {"input": folder / "table"}
@@ -119,6 +125,7 @@ def unknown_columns(folder: Path, _: pytest.MonkeyPatch) -> dict[str, Any]:
         (file_for_output, "is a file"),
         (missing_weights, "weights"),
         (other_features, "features of the set"),
+        (other_perturbation, "under the perturbation 'jpeg-75'"),
         (unknown_columns, "uri"),
     ],
 )
@@ -151,6 +158,16 @@ def test_preparing_writes_nothing_and_describes_the_plan(tmp_path: Path) -> None
         *("decode", "caption", "findobjects", "embed", "misalign")
     ]
     assert not (tmp_path / "features").exists()
+
+
+def test_perturbation_is_another_work_and_its_plan_says_so(tmp_path: Path) -> None:
+    dump = make(tmp_path / "dump", DUMP)
+    plain = runs.prepare(configured(dump, tmp_path / "features"))
+    perturbed = runs.prepare(configured(dump, tmp_path / "features", perturbation="jpeg-75"))
+    assert perturbed.work != plain.work
+    assert perturbed.feature_set_id == plain.feature_set_id
+    assert perturbed.describe()["perturbation"] == "jpeg-75"
+    assert [stage["stage"] for stage in perturbed.describe()["stages"]][:2] == ["perturb", "decode"]
 
 
 # A folder
@@ -277,6 +294,26 @@ def test_kill_between_publishing_and_the_manifest_leaves_a_night_that_can_be_run
     after = files(output)
     assert run(finished.dump, output)["outcome"] == "nothing_to_do"
     assert files(output) == after
+
+
+# Perturbed
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_perturbed_night_has_the_same_rows_and_is_joined_by_uri(
+    finished: Finished, tmp_path: Path
+) -> None:
+    manifest = run(finished.dump, tmp_path, perturbation="resize-0.5+jpeg-75")
+    assert manifest["perturbation"] == "resize-0.5+jpeg-75"
+    assert [one["stage"] for one in manifest["stages"]][:2] == ["perturb", "decode"]
+    assert outcomes(tmp_path) == outcomes(finished.output)
+    both = pd.read_parquet(finished.output).merge(pd.read_parquet(tmp_path), on="uri")
+    good = both[both["status_y"] == "ok"]
+    assert set(good["jpeg_quality_y"]) == {75}
+    assert good["width_y"].tolist() == (good["width_x"] / 2).round().tolist()
+    assert len(good) == len(GOOD) and not (good["image_id_x"] == good["image_id_y"]).any()
+    with pytest.raises(UsageError, match="under the perturbation"):
+        runs.prepare(configured(finished.dump, tmp_path))
 
 
 # Tables
