@@ -27,7 +27,7 @@ from sklearn.metrics import (
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
-Weights = NDArray[np.int32]
+Weights = NDArray[np.number]
 WeightedMetric = Callable[[ArrayLike, ArrayLike, Weights], Floats]
 
 BLOCK_ENTRIES = 1 << 18
@@ -256,6 +256,26 @@ def weighted_auroc(labels: ArrayLike, scores: ArrayLike, weights: Weights) -> Fl
             for false, true, _ in _curves(labels, scores, weights)
         ]
     )
+
+
+def overlap_weights(labels: ArrayLike, propensity: ArrayLike) -> Floats:
+    """Weights under which generated and real rows are alike in what predicts them.
+
+    A generated row weighs ``1 - propensity`` and a real one ``propensity`` (Li, Morgan and
+    Zaslavsky 2018, Balancing covariates via propensity score weighting). With the propensity
+    given by the captions, a metric under these weights compares pictures of equal topics.
+
+    Parameters
+    ----------
+    labels : (n,)
+    propensity : (n,) probability, from the covariates alone, of being generated
+
+    Returns
+    -------
+    ndarray of shape (n,), to be multiplied with resampling weights.
+    """
+    truth, probabilities = _probabilities(labels, propensity)
+    return np.where(truth == 1, 1 - probabilities, probabilities)
 
 
 def weighted_average_precision(labels: ArrayLike, scores: ArrayLike, weights: Weights) -> Floats:

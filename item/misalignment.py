@@ -56,6 +56,49 @@ def global_misalignment(images: ArrayLike, captions: ArrayLike) -> Floats:
     return _float32(images) - _float32(captions)
 
 
+def unexplained(embeddings: ArrayLike, captions: ArrayLike, regression: ArrayLike) -> Floats:
+    """What captions leave unexplained of pictures, ``v - E[v | u]``.
+
+    The difference ``v - u`` takes the caption off as it stands; this takes off what a linear
+    regression, fitted on photographs, says that a picture with this caption looks like. It
+    has less of the topic in it and none of the gap between the modalities.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (n_images, n_dims), of pictures or their parts
+    captions : ndarray of shape (n_images, n_dims), unit rows
+    regression : ndarray of shape (n_dims + 1, n_dims), of :func:`fit_regression`
+
+    Returns
+    -------
+    ndarray of shape (n_images, n_dims).
+    """
+    weights = np.asarray(regression, np.float64)
+    # In float64: in float32 a row's last bits would depend on the rows beside it.
+    expected = np.asarray(captions, np.float64) @ weights[:-1] + weights[-1]
+    return _float32(np.asarray(embeddings, np.float64) - expected)
+
+
+def fit_regression(embeddings: ArrayLike, captions: ArrayLike, penalty: float = 10.0) -> Floats:
+    """Ridge regression of picture embeddings on caption embeddings, for :func:`unexplained`.
+
+    Parameters
+    ----------
+    embeddings, captions : ndarray of shape (n_images, n_dims), of photographs
+    penalty : added to the captions' scatter matrix. Unit embeddings of a few thousand rows
+        are nearly collinear in most directions, so there has to be one.
+
+    Returns
+    -------
+    ndarray of shape (n_dims + 1, n_dims), the intercept in the last row.
+    """
+    x, y = np.asarray(captions, np.float64), np.asarray(embeddings, np.float64)
+    x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
+    scatter = (x - x_mean).T @ (x - x_mean) + penalty * np.eye(x.shape[1])
+    weights = np.linalg.solve(scatter, (x - x_mean).T @ (y - y_mean))
+    return _float32(np.vstack([weights, y_mean - x_mean @ weights]))
+
+
 def local_similarities(crops: ArrayLike, phrases: ArrayLike) -> Floats:
     """Cosine similarity of each object's crop and phrase, ``s_k = o_k . w_k``.
 

@@ -232,6 +232,16 @@ def _spans(length: int, scale: float, grid: CropGrid) -> Iterator[tuple[int, int
         yield start, start + side
 
 
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """A picture's grid of crops."""
+
+    boxes: NDArray[np.float32]
+    """(n_boxes, 4) x0, y0, x1, y1."""
+    embeddings: NDArray[np.float32]
+    """(n_boxes, d), unit rows."""
+
+
 class CropGridGrounder:
     """Score a multi-scale grid of crops against each phrase and keep the best.
 
@@ -255,9 +265,6 @@ class CropGridGrounder:
     ) -> list[list[Grounding]]:
         """Ground each picture's phrases.
 
-        All crops go to the encoder in one call and every distinct phrase in another; a
-        picture without phrases is not cropped.
-
         Parameters
         ----------
         pictures : sequence of uint8 arrays of shape (height, width, 3)
@@ -269,17 +276,11 @@ class CropGridGrounder:
         """
         if len(pictures) != len(phrases):
             raise ValueError(f"{len(pictures)} pictures but phrases for {len(phrases)}")
-        distinct = list(dict.fromkeys(phrase for named in phrases for phrase in named))
-        if not distinct:
-            return [[] for _ in pictures]
-        prompts = [self.settings.prompt.replace("{phrase}", phrase) for phrase in distinct]
-        texts = dict(zip(distinct, self.encoder.embed_texts(prompts), strict=True))
-        grids = [
-            crop_grid(picture.shape[1], picture.shape[0], self.settings)
-            if named
-            else np.empty((0, 4), np.float32)
-            for picture, named in zip(pictures, phrases, strict=True)
-        ]
+        return self.choose(self.parts(pictures), phrases)
+
+    def parts(self, pictures: Sequence[Picture]) -> list[Parts]:
+        """Each picture's grid of crops; all crops go to the encoder in one call."""
+        grids = [crop_grid(one.shape[1], one.shape[0], self.settings) for one in pictures]
         crops = self.encoder.embed_crops(
             [
                 picture[y0:y1, x0:x1]
@@ -289,8 +290,22 @@ class CropGridGrounder:
         )
         ends = np.cumsum([len(boxes) for boxes in grids])
         return [
-            [self._best(boxes, crops[end - len(boxes) : end], texts[phrase]) for phrase in named]
-            for boxes, end, named in zip(grids, ends, phrases, strict=True)
+            Parts(boxes, crops[end - len(boxes) : end])
+            for boxes, end in zip(grids, ends, strict=True)
+        ]
+
+    def choose(
+        self, parts: Sequence[Parts], phrases: Sequence[Sequence[str]]
+    ) -> list[list[Grounding]]:
+        """The best part for each phrase; every distinct phrase is embedded once."""
+        distinct = list(dict.fromkeys(phrase for named in phrases for phrase in named))
+        if not distinct:
+            return [[] for _ in parts]
+        prompts = [self.settings.prompt.replace("{phrase}", phrase) for phrase in distinct]
+        texts = dict(zip(distinct, self.encoder.embed_texts(prompts), strict=True))
+        return [
+            [self._best(some.boxes, some.embeddings, texts[phrase]) for phrase in named]
+            for some, named in zip(parts, phrases, strict=True)
         ]
 
     def _best(

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Status(StrEnum):
@@ -145,6 +145,7 @@ def features_schema(dimensions: int) -> pa.Schema:
             ("object_count", pa.int32()),
             ("ungrounded_fraction", pa.float32()),
             ("image_embedding", embedding),
+            ("parts_embedding", embedding),
             ("global_misalignment", embedding),
             ("local_misalignment", embedding),
         ]

@@ -81,7 +81,7 @@ def resolve(
         key.removeprefix(inner): v for key, v in settings.items() if key.startswith(inner)
     }
     others = {key: value for key, value in settings.items() if not key.startswith(inner)}
-    values = overridden({"profile": "mini", **_read(file), **given}, others)
+    values = overridden({"profile": "mini", **read_settings(file), **given}, others)
     if isinstance(values["profile"], str):
         profile = load_profile(values["profile"], of_profile)
     else:
@@ -103,7 +103,7 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
     return parsed
 
 
-def _read(file: str | None) -> dict[str, Any]:
+def read_settings(file: str | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:

@@ -134,6 +134,7 @@ class FindObjects(Stage):
     inputs: ClassVar = ("pixels", "pixel_rows", "width", "height", "caption")
     outputs: ClassVar[Mapping[str, pa.DataType]] = {
         "objects": pa.list_(OBJECT),
+        "parts_embedding": EMBEDDING,
         "crop_embeddings": EMBEDDINGS,
         "phrase_embeddings": EMBEDDINGS,
     }
@@ -150,7 +151,8 @@ class FindObjects(Stage):
     def process(self, columns: Columns) -> Columns:
         images = pictures(columns)
         phrases = self.phrases(columns["caption"])
-        found = self.ground(images, phrases)
+        parts = self.ground.parts(images)
+        found = self.ground.choose(parts, phrases)
         objects = []
         for image, width, height, named, groundings in zip(
             images, columns["width"], columns["height"], phrases, found, strict=True
@@ -169,6 +171,7 @@ class FindObjects(Stage):
             )
         return {
             "objects": objects,
+            "parts_embedding": [some.embeddings.mean(axis=0) for some in parts],
             "crop_embeddings": [[one.embedding for one in some] for some in found],
             "phrase_embeddings": [[one.phrase_embedding for one in some] for some in found],
         }

@@ -38,6 +38,7 @@ COLUMNS = sorted(
         "object_count",
         "ungrounded_fraction",
         "image_embedding",
+        "parts_embedding",
         "global_misalignment",
         "local_misalignment",
         "notes",

@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 
 from item.misalignment import (
     centre,
+    fit_regression,
     global_misalignment,
     global_similarity,
     image_similarities,
     local_misalignment,
     local_similarities,
     pooled_similarities,
+    unexplained,
     ungrounded_fraction,
 )
 
@@ -89,6 +91,25 @@ def test_centre_subtracts_the_mean_and_renormalises():
     )
 
 
+def test_what_a_caption_explains_is_taken_off():
+    rng = np.random.default_rng(0)
+    captions, rest = unit(rng, 400, 6), 0.1 * unit(rng, 400, 6)
+    turn = rng.standard_normal((6, 6))
+    pictures = captions @ turn + 3 + rest
+    regression = fit_regression(pictures[:300], captions[:300], penalty=1e-6)
+    left = unexplained(pictures[300:], captions[300:], regression)
+    np.testing.assert_allclose(left, rest[300:], atol=0.03)
+    # The plain difference keeps what the caption explains.
+    assert np.abs(pictures[300:] - captions[300:]).mean() > 10 * np.abs(left).mean()
+
+
+def test_an_overwhelming_penalty_leaves_the_mean_as_expectation():
+    rng = np.random.default_rng(1)
+    captions, pictures = unit(rng, 50, 4), unit(rng, 50, 4)
+    left = unexplained(pictures, captions, fit_regression(pictures, captions, penalty=1e12))
+    np.testing.assert_allclose(left, pictures - pictures.mean(axis=0), atol=1e-6)
+
+
 def test_centre_turns_the_mean_itself_into_zeros():
     np.testing.assert_array_equal(centre([[0.6, 0.8]], np.float32([0.6, 0.8])), [[0, 0]])
 
@@ -156,6 +177,15 @@ def test_object_order_changes_nothing(rng, images, objects, dimensions):
         ungrounded_fraction(named[:, order], grounded[:, order]),
         ungrounded_fraction(named, grounded),
     )
+
+
+@given(generators, sizes, sizes)
+def test_what_is_unexplained_of_an_image_needs_no_other_image(rng, images, dimensions):
+    pictures, captions = unit(rng, images, dimensions), unit(rng, images, dimensions)
+    regression = fit_regression(pictures, captions)
+    together = unexplained(pictures, captions, regression)
+    alone = [unexplained(pictures[[n]], captions[[n]], regression)[0] for n in range(images)]
+    np.testing.assert_array_equal(together, np.array(alone))
 
 
 @given(generators, sizes, sizes, sizes)

@@ -1,0 +1,1 @@
+"""Heads: what turns a row of features into a logit of being generated."""

@@ -1,0 +1,329 @@
+"""What a head looks at: groups of numbers made from the columns of a features table.
+
+A head names its groups, and the order in which it names them is the order of its columns.
+Groups belong to one of two levels, the whole image or its objects, because a head weighs
+the whole image first and lets the objects correct it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from item.misalignment import centre, fit_regression, unexplained
+
+Floats = NDArray[np.float32]
+
+LOCAL_SCALARS = (
+    *(f"local_similarity_{name}" for name in ("min", "mean", "max", "std")),
+    *("object_count", "ungrounded_fraction"),
+)
+COLUMNS = (
+    *("image_embedding", "parts_embedding", "global_misalignment", "local_misalignment"),
+    "global_similarity",
+    *LOCAL_SCALARS,
+    *("width", "height", "byte_count", "jpeg_quality", "format"),
+)
+"""The columns of a features table that :meth:`Evidence.of` reads."""
+FORMATS = ("jpeg", "png", "webp", "gif")
+
+
+class Level(StrEnum):
+    """Which part of the image a group speaks of."""
+
+    GLOBAL = "global"
+    LOCAL = "local"
+
+
+class Group(StrEnum):
+    """A set of feature columns; d is the dimension of the embedding space."""
+
+    IMAGE = "image"
+    """v, the image embedding: d columns."""
+    CAPTION = "caption"
+    """u, the caption embedding: d columns."""
+    GLOBAL_MISALIGNMENT = "global_misalignment"
+    """v - u: d columns."""
+    GLOBAL_PRODUCT = "global_product"
+    """v * u, whose sum is the similarity: d columns."""
+    GLOBAL_RESIDUAL = "global_residual"
+    """v - E[v | u], what the caption leaves unexplained of the image, regressed on the real
+    training images (:func:`item.misalignment.unexplained`): d columns."""
+    GLOBAL_SIMILARITY = "global_similarity"
+    """v . u: one column."""
+    PARTS = "parts"
+    """p, the mean embedding of the image's parts: d columns."""
+    LOCAL_RESIDUAL = "local_residual"
+    """p - E[p | u], as the global residual: d columns."""
+    LOCAL_MISALIGNMENT = "local_misalignment"
+    """Mean of o_k - w_k over grounded objects: d columns."""
+    LOCAL_SIMILARITIES = "local_similarities"
+    """Pooled o_k . w_k, the count, the ungrounded fraction, and whether there is any grounded
+    object: 7 columns."""
+    SHORTCUT = "shortcut"
+    """What a detector must not need: size, bytes, bytes a pixel, format, JPEG quality. Only for
+    the control that shows how much of a result they would explain."""
+
+    @property
+    def level(self) -> Level:
+        local = self == Group.PARTS or self.startswith("local")
+        return Level.LOCAL if local else Level.GLOBAL
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """The columns of n rows of a features table as arrays.
+
+    Every array has n rows; embeddings are float32 of shape (n, d).
+    """
+
+    image: Floats
+    caption: Floats
+    parts: Floats
+    local_misalignment: Floats
+    global_similarity: Floats
+    """(n,)"""
+    local_scalars: Floats
+    """(n, 6), in the order of ``LOCAL_SCALARS``."""
+    shortcut: Floats
+    """(n, 9)"""
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Evidence:
+        """From a features table with ``COLUMNS``, all rows of it with status ``ok``.
+
+        NaN and null in a scalar stay NaN; :meth:`complete` finds such rows.
+        """
+        image = _matrix(table["image_embedding"])
+        return cls(
+            image=image,
+            caption=image - _matrix(table["global_misalignment"]),
+            parts=_matrix(table["parts_embedding"]),
+            local_misalignment=_matrix(table["local_misalignment"]),
+            global_similarity=_vector(table["global_similarity"]),
+            local_scalars=np.column_stack([_vector(table[name]) for name in LOCAL_SCALARS]),
+            shortcut=_shortcut(table),
+        )
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def take(self, rows: NDArray) -> Evidence:
+        """The given rows, by index or mask."""
+        return Evidence(**{one.name: getattr(self, one.name)[rows] for one in fields(self)})
+
+    def complete(self) -> NDArray[np.bool_]:
+        """(n,) whether every number that a head may use is finite."""
+        wide = (self.image, self.caption, self.parts, self.local_misalignment)
+        whole = np.isfinite(self.global_similarity)
+        for array in (*wide, self.local_scalars):
+            whole &= np.isfinite(array).all(axis=1)
+        return whole
+
+    @staticmethod
+    def concat(parts: Iterable[Evidence]) -> Evidence:
+        """Several tables' rows, one after the other."""
+        parts = list(parts)
+        return Evidence(
+            **{
+                one.name: np.concatenate([getattr(part, one.name) for part in parts])
+                for one in fields(Evidence)
+            }
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What a head has learned of its features before it was trained; never of test rows.
+
+    What a head does not need is empty: the modality means if it does not centre, regressions
+    of groups that it does not have, the whitening if it does not whiten.
+    """
+
+    image_mean: Floats
+    caption_mean: Floats
+    global_regression: Floats
+    """(d + 1, d), of v on u; see :func:`item.misalignment.fit_regression`."""
+    local_regression: Floats
+    """(d + 1, d), of p on u."""
+    mean: Floats
+    """(columns,) of all groups, in the order of the head."""
+    scale: Floats
+    """(columns,), 1 where a column is constant or whitened."""
+    whitening: Floats
+    """(wide columns, wide columns), of the groups of d columns together."""
+
+    def tensors(self) -> dict[str, Floats]:
+        """As named arrays, for safetensors."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Floats]) -> Statistics:
+        """The inverse of :meth:`tensors`."""
+        return cls(**{one.name: np.asarray(tensors[one.name]) for one in fields(cls)})
+
+
+SHRINKAGE = 1.0
+"""What is added to the real rows' covariance before it is inverted, in mean variances."""
+NO_VECTOR = np.zeros(0, np.float32)
+NO_MATRIX = np.zeros((0, 0), np.float32)
+
+
+def fit_statistics(
+    evidence: Evidence,
+    labels: NDArray,
+    groups: Sequence[Group],
+    centred: bool,
+    whitened: bool = False,
+) -> Statistics:
+    """Modality means, regressions, and each column's mean and scale.
+
+    Parameters
+    ----------
+    evidence : training rows
+    labels : (n,), 1 generated, 0 real; residuals are regressed on the real rows
+    groups : the head's groups
+    centred : whether v and u are centred by modality (:func:`item.misalignment.centre`)
+    whitened : whether the groups of d columns are whitened together by the covariance of the
+        real rows, ``(Sigma + SHRINKAGE tr(Sigma) / n)^(-1/2)``, instead of scaled one by
+        one. What photographs differ in among themselves then counts less: a linear head
+        begins near the discriminant of Fisher (1936), with the covariance of the real class
+        alone.
+    """
+    real = np.asarray(labels) == 0
+    bare = Statistics(
+        image_mean=evidence.image.mean(0) if centred else NO_VECTOR,
+        caption_mean=evidence.caption.mean(0) if centred else NO_VECTOR,
+        global_regression=NO_MATRIX,
+        local_regression=NO_MATRIX,
+        mean=NO_VECTOR,
+        scale=NO_VECTOR,
+        whitening=NO_MATRIX,
+    )
+    image, caption = _modalities(evidence.take(real), bare)
+    if Group.GLOBAL_RESIDUAL in groups:
+        bare = replace(bare, global_regression=fit_regression(image, caption))
+    if Group.LOCAL_RESIDUAL in groups:
+        bare = replace(bare, local_regression=fit_regression(evidence.parts[real], caption))
+    columns = raw_features(evidence, groups, bare)
+    deviation = columns.std(axis=0)
+    scale = np.where(deviation > 1e-6, deviation, 1).astype(np.float32)
+    whitening = NO_MATRIX
+    wide = _wide(groups, evidence.image.shape[1])
+    if whitened and wide.any():
+        whitening = _whitening(columns[real][:, wide])
+        scale[wide] = 1
+    mean = columns.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return replace(bare, mean=mean, scale=scale, whitening=whitening)
+
+
+def features(evidence: Evidence, groups: Sequence[Group], statistics: Statistics) -> Floats:
+    """Standardised, perhaps whitened columns of a head, shape (n, columns)."""
+    raw = raw_features(evidence, groups, statistics)
+    columns = (raw - statistics.mean) / statistics.scale
+    if len(statistics.whitening):
+        wide = _wide(groups, evidence.image.shape[1])
+        # In float64: in float32 a row's last bits would depend on the rows beside it.
+        columns[:, wide] = columns[:, wide].astype(np.float64) @ statistics.whitening
+    return columns
+
+
+def raw_features(evidence: Evidence, groups: Sequence[Group], statistics: Statistics) -> Floats:
+    """Columns of a head before they are standardised, shape (n, columns)."""
+    image, caption = _modalities(evidence, statistics)
+    makers = {
+        Group.IMAGE: lambda: image,
+        Group.CAPTION: lambda: caption,
+        Group.GLOBAL_MISALIGNMENT: lambda: image - caption,
+        Group.GLOBAL_PRODUCT: lambda: image * caption,
+        Group.GLOBAL_RESIDUAL: lambda: unexplained(image, caption, statistics.global_regression),
+        Group.GLOBAL_SIMILARITY: lambda: evidence.global_similarity[:, np.newaxis],
+        Group.PARTS: lambda: evidence.parts,
+        Group.LOCAL_RESIDUAL: lambda: unexplained(
+            evidence.parts, caption, statistics.local_regression
+        ),
+        Group.LOCAL_MISALIGNMENT: lambda: evidence.local_misalignment,
+        Group.LOCAL_SIMILARITIES: lambda: _local_similarities(evidence),
+        Group.SHORTCUT: lambda: evidence.shortcut,
+    }
+    return np.concatenate([makers[group]() for group in groups], axis=1).astype(np.float32)
+
+
+NARROW = {Group.GLOBAL_SIMILARITY: 1, Group.LOCAL_SIMILARITIES: 7, Group.SHORTCUT: 9}
+"""Number of columns of the groups that are not as wide as an embedding."""
+
+
+def widths(groups: Sequence[Group], dimensions: int) -> list[int]:
+    """Number of columns of each group in a space of ``dimensions``."""
+    return [NARROW.get(group, dimensions) for group in groups]
+
+
+def local_columns(groups: Sequence[Group], dimensions: int) -> NDArray[np.bool_]:
+    """(columns,) which of a head's columns speak of objects."""
+    of = [group.level == Level.LOCAL for group in groups]
+    return np.repeat(of, widths(groups, dimensions))
+
+
+def _wide(groups: Sequence[Group], dimensions: int) -> NDArray[np.bool_]:
+    """(columns,) which columns belong to groups of d columns."""
+    each = widths(groups, dimensions)
+    return np.repeat([group not in NARROW for group in groups], each)
+
+
+def _whitening(rows: Floats) -> Floats:
+    """Symmetric inverse root of the rows' shrunk covariance."""
+    covariance = np.cov(rows.astype(np.float64), rowvar=False)
+    shrunk = SHRINKAGE * max(float(np.trace(covariance)) / len(covariance), 1e-12)
+    variances, directions = np.linalg.eigh(covariance + shrunk * np.eye(len(covariance)))
+    return ((directions / np.sqrt(variances)) @ directions.T).astype(np.float32)
+
+
+def _modalities(evidence: Evidence, statistics: Statistics) -> tuple[Floats, Floats]:
+    if not len(statistics.image_mean):
+        return evidence.image, evidence.caption
+    image = centre(evidence.image, statistics.image_mean)
+    return image, centre(evidence.caption, statistics.caption_mean)
+
+
+def _local_similarities(evidence: Evidence) -> Floats:
+    some = np.any(evidence.local_misalignment != 0, axis=1, keepdims=True)
+    return np.concatenate([evidence.local_scalars, some], axis=1).astype(np.float32)
+
+
+def _shortcut(table: pa.Table) -> Floats:
+    width, height, size = (_vector(table[name]) for name in ("width", "height", "byte_count"))
+    quality = _vector(table["jpeg_quality"])
+    formats = np.array(table["format"].to_pylist(), dtype=object)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        numbers = [
+            *(np.log(width), np.log(height), np.log(size)),
+            np.log(size / (width * height)),
+            np.nan_to_num(quality, nan=0.0),
+        ]
+    columns = [*numbers, *(formats == name for name in FORMATS)]
+    return np.nan_to_num(np.column_stack(columns).astype(np.float32), posinf=0.0, neginf=0.0)
+
+
+def _matrix(column: pa.ChunkedArray) -> Floats:
+    """Fixed-size lists (n, d) -> float32; a null row becomes NaN."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
+    size = column.type.list_size
+    flat = array.flatten() if not array.null_count else None
+    if flat is not None:
+        return flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, size)
+    rows = np.full((len(array), size), np.nan, np.float32)
+    rows[array.is_valid().to_numpy(zero_copy_only=False)] = (
+        array.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
+    )
+    return rows
+
+
+def _vector(column: pa.ChunkedArray) -> Floats:
+    return column.to_numpy().astype(np.float32)

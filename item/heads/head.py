@@ -1,0 +1,265 @@
+"""A head as it is shipped: a folder that scores any table of its feature set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from lightgbm.basic import LightGBMError
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from item.calibration import (
+    Abstention,
+    Calibration,
+    Familiarity,
+    OperatingPoints,
+    Thresholds,
+    Verdict,
+    verdicts,
+)
+from item.errors import UsageError
+from item.heads.evidence import Evidence
+from item.heads.fitted import Fitted
+from item.heads.settings import HeadSettings
+from item.tables import SCHEMA_VERSION, Status
+
+DESCRIPTION = "head.json"
+TENSORS = "head.safetensors"
+FORMAT_VERSION: Final = 1
+
+FileName = Annotated[str, Field(pattern=r"^[a-z_]+\.(safetensors|txt)$")]
+
+
+class TrainingSource(BaseModel):
+    """Rows of one kind that a head was trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: Literal[0, 1]
+    generator: str | None
+    source: str | None
+    rows: int = Field(ge=1)
+
+
+class Description(BaseModel):
+    """What ``head.json`` says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = FORMAT_VERSION
+    head_id: str = ""
+    feature_set_id: str
+    schema_version: int = SCHEMA_VERSION
+    dimensions: int = Field(ge=1)
+    """Length of the embeddings in the feature set."""
+    settings: HeadSettings
+    calibration: Calibration
+    operating_points: OperatingPoints
+    thresholds: Thresholds
+    training_sources: tuple[TrainingSource, ...] = ()
+    metrics: dict[str, Any] = {}
+    """By split: rows that the head was calibrated on, and those that ended its training."""
+    notes: tuple[str, ...] = ()
+    code_version: str = ""
+    files: dict[FileName, str] = {}
+    """SHA-256 of the other files, by name."""
+
+    def identified(self, files: Mapping[str, str]) -> Description:
+        """With the digests of its files and the id that follows from all that decides scores."""
+        fields = self.model_dump(mode="json")
+        decisive = {
+            **{name: fields[name] for name in ("feature_set_id", "calibration", "thresholds")},
+            "settings": {name: fields["settings"][name] for name in ("kind", "groups", "centred")},
+            "files": dict(files),
+        }
+        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+        return self.model_copy(update={"files": dict(files), "head_id": digest[:16]})
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What a head says of n rows of a features table, in their order."""
+
+    global_logit: NDArray[np.float64]
+    """(n,), NaN for rows that are not scored and for heads without global features."""
+    logit: NDArray[np.float64]
+    """(n,)"""
+    score: NDArray[np.float64]
+    """(n,) calibrated probability of being generated."""
+    verdict: Sequence[Verdict]
+    abstention: Sequence[Abstention | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A trained model, its calibration, and the limits of what it knows."""
+
+    description: Description
+    fitted: Fitted
+    familiarity: Familiarity
+
+    @classmethod
+    def of(cls, description: Description, fitted: Fitted, familiarity: Familiarity) -> Head:
+        """A new head; its id and its files' digests are added to the description."""
+        head = cls(description, fitted, familiarity)
+        digests = {name: _digest(content) for name, content in head._contents().items()}
+        return cls(description.identified(digests), fitted, familiarity)
+
+    @property
+    def head_id(self) -> str:
+        """First 16 hex digits of the SHA-256 of all that decides scores."""
+        return self.description.head_id
+
+    def check_feature_set(self, feature_set_id: str | None) -> None:
+        """UsageError unless the features are those that the head was trained on."""
+        if feature_set_id != self.description.feature_set_id:
+            raise UsageError(
+                f"The head was trained on features of the set "
+                f"'{self.description.feature_set_id}' and cannot score those of "
+                f"'{feature_set_id}': featurize with the same profile, or train another head."
+            )
+
+    def score(self, table: pa.Table) -> Scores:
+        """Score rows of a features table; which rows stand beside a row changes nothing.
+
+        Parameters
+        ----------
+        table : with ``status``, ``caption`` and the columns of
+            :data:`item.heads.evidence.COLUMNS`
+
+        Returns
+        -------
+        Scores. Rows without features, or with numbers that are not finite, are not scored.
+        The verdict is uncertain where a row has no caption or a picture unlike the training
+        ones.
+        """
+        rows = np.flatnonzero(pc.equal(table["status"], Status.OK).to_numpy())
+        evidence = Evidence.of(table.take(rows))
+        whole = evidence.complete()
+        rows, evidence = rows[whole], evidence.take(whole)
+        logits = np.full((2, len(table)), np.nan)
+        logits[:, rows] = self.fitted.logits(evidence)
+        unfamiliar = np.zeros(len(table), bool)
+        unfamiliar[rows] = self.familiarity.unfamiliar(evidence.image)
+        scores = self.description.calibration.scores(logits[1])
+        why = [
+            None if np.isnan(score) else _abstention(caption, strange)
+            for score, caption, strange in zip(
+                scores, table["caption"].to_pylist(), unfamiliar, strict=True
+            )
+        ]
+        said = verdicts(scores, self.description.thresholds, [one is not None for one in why])
+        return Scores(logits[0], logits[1], scores, said, why)
+
+    def files(self) -> dict[str, bytes]:
+        """The bundle by file name; ``head.json``, without which it is none, comes last."""
+        text = json.dumps(self.description.model_dump(mode="json"), indent=2, ensure_ascii=False)
+        return {**self._contents(), DESCRIPTION: (text + "\n").encode()}
+
+    def _contents(self) -> dict[str, bytes]:
+        familiarity = {f"familiarity.{name}": x for name, x in self.familiarity.tensors().items()}
+        tensors = {**self.fitted.tensors(), **familiarity}
+        texts = {name: text.encode() for name, text in self.fitted.model.texts().items()}
+        return {
+            TENSORS: save({name: np.ascontiguousarray(x) for name, x in tensors.items()}),
+            **texts,
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Write the bundle into a local folder, which is made if it is not there."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, content in self.files().items():
+            Path(folder, name).write_bytes(content)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Head:
+        """The head in a local folder.
+
+        Raises
+        ------
+        UsageError
+            If there is none, if it is damaged, or if another version of the program made it.
+        """
+        return cls.read(lambda name: Path(folder, name).read_bytes(), str(folder))
+
+    @classmethod
+    def read(cls, content: Callable[[str], bytes], where: str) -> Head:
+        """A head from the files of a bundle, wherever they are; errors as in :meth:`load`.
+
+        Parameters
+        ----------
+        content : takes a file name; raises FileNotFoundError or NotADirectoryError
+        where : what the user calls the place
+        """
+        try:
+            description = _described(content(DESCRIPTION), where)
+        except (FileNotFoundError, NotADirectoryError):
+            raise UsageError(f"There is no head at {where}: it has no {DESCRIPTION}.") from None
+        try:
+            files = {name: content(name) for name in description.files}
+        except (FileNotFoundError, NotADirectoryError):
+            raise UsageError(f"The head at {where} lacks files: copy or train it anew.") from None
+        digests = {name: _digest(data) for name, data in files.items()}
+        if description != description.identified(digests):
+            raise UsageError(f"The head at {where} is damaged: copy or train it anew.")
+        try:
+            tensors = load(files.pop(TENSORS))
+            texts = {name: data.decode() for name, data in files.items()}
+            fitted = Fitted.from_tensors(
+                description.settings, description.dimensions, tensors, texts
+            )
+            prefix = "familiarity."
+            familiarity = Familiarity.from_tensors(
+                {name.removeprefix(prefix): x for name, x in tensors.items() if prefix in name}
+            )
+        except (SafetensorError, LightGBMError, ValueError, KeyError, RuntimeError):
+            raise UsageError(
+                f"The head at {where} does not hold what its {DESCRIPTION} describes: "
+                "train it anew."
+            ) from None
+        return cls(description, fitted, familiarity)
+
+
+def _described(content: bytes, where: str) -> Description:
+    try:
+        values = json.loads(content)
+        version = values["format_version"]
+        schema = values["schema_version"]
+    except (ValueError, TypeError, KeyError):
+        raise UsageError(f"The {DESCRIPTION} at {where} is not that of a head.") from None
+    for name, found, known in (
+        ("format", version, FORMAT_VERSION),
+        ("table schema", schema, SCHEMA_VERSION),
+    ):
+        if found != known:
+            raise UsageError(
+                f"The head at {where} is of {name} version {found}, this program knows version "
+                f"{known}: train it anew."
+            )
+    try:
+        return Description.model_validate(values)
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise UsageError(
+            f"The {DESCRIPTION} at {where} is not that of a head: its '{key}' is wrong."
+        ) from None
+
+
+def _abstention(caption: str | None, unfamiliar: bool) -> Abstention | None:
+    if not (caption or "").strip():
+        return Abstention.NO_CAPTION
+    return Abstention.OUT_OF_DISTRIBUTION if unfamiliar else None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
