@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from item.heads.evidence import fit_statistics
 from item.heads.fitting import validation_rows
-from item.heads.settings import HeadSettings, balanced_weights
+from item.heads.settings import HeadSettings, Kind, balanced_weights
 from item.tables import SCHEMA_VERSION, features_schema
 from pipelines.labelled_rows import read_labelled, split
 from pipelines.ray_start import start_ray
@@ -46,7 +46,7 @@ def main(
 ) -> None:
     """Measure rows a second of one worker and of two, and their ratio."""
     numbers = [int(number) for number in workers.split(",")]
-    settings = HeadSettings(epochs=epochs, patience=epochs, batch_size=batch_size)
+    settings = HeadSettings(kind=Kind.MLP, epochs=epochs, patience=epochs, batch_size=batch_size)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), rows, dimensions, settings, numbers)
     first = found["runs"][0]["rows_per_second"]

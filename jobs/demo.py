@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import typer
 from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
 from item.errors import UsageError
+from item.heads.head import Head
+from item.mini import HEAD
 from item.tables import ErrorCode, Status
 from jobs.command_line import application, console, refusals
 
@@ -65,7 +68,8 @@ def demo(
     code = featurize(dump, features)
     if code:
         raise typer.Exit(code)
-    rows = pd.read_parquet(features)
+    with refusals():
+        rows = scored(features)
     say()
     say(described(rows))
     say()
@@ -114,8 +118,22 @@ def featurize(dump: Path, features: Path) -> int:
     return subprocess.run(command, env=environment, check=False).returncode
 
 
+def scored(features: Path) -> pd.DataFrame:
+    """The features table with the shipped head's score and verdict."""
+    head = Head.load(HEAD)
+    table = pq.read_table(features)
+    found = head.score(table)
+    # A reader of its own, because the table's embeddings are of no use to the eye.
+    rows = table.drop_columns([name for name in table.column_names if "bedding" in name])
+    return rows.to_pandas().assign(
+        score=found.score,
+        verdict=list(found.verdict),
+        abstention=[str(one) if one else None for one in found.abstention],
+    )
+
+
 def described(rows: pd.DataFrame) -> Table:
-    """Each picture's caption and objects with their similarities.
+    """Each picture's verdict, caption, and objects with their similarities.
 
     Cells are ``Text`` without control characters: whatever a caption or a file name
     holds, it is shown and neither styles nor moves anything.
@@ -123,6 +141,7 @@ def described(rows: pd.DataFrame) -> Table:
     table = Table(title="What the models saw", show_lines=True)
     for name in ("picture", "caption", "objects"):
         table.add_column(name, overflow="fold")
+    table.add_column("verdict", overflow="fold")
     table.add_column("global similarity", justify="right", width=10)
     found = rows[rows["status"] == Status.OK].sort_values("uri")
     for row in found.to_dict("records"):
@@ -130,11 +149,13 @@ def described(rows: pd.DataFrame) -> Table:
             _plain(row["uri"]),
             _plain(row["caption"]),
             Text("\n").join(_object(one) for one in row["objects"]) or Text("none named"),
+            _verdict(row),
             _number(row["global_similarity"]),
         )
     table.caption = (
         "Similarities are cosines in CLIP space. An object that was not found in the "
-        "picture counts as ungrounded."
+        "picture counts as ungrounded. The score is the head's probability of being "
+        "generated at even odds; all of these are photographs."
     )
     return table
 
@@ -154,6 +175,11 @@ def refused(rows: pd.DataFrame) -> Table:
 def _object(one: dict[str, Any]) -> Text:
     text = Text.assemble("- ", _plain(one["phrase"]), " ", _number(one["similarity"]))
     return text if one["grounded"] else Text.assemble(text, " not found", style="dim")
+
+
+def _verdict(row: dict[str, Any]) -> Text:
+    why = row["abstention"]
+    return Text.assemble(row["verdict"], " ", _number(row["score"]), f" {why}" if why else "")
 
 
 def _number(value: float | None) -> Text:

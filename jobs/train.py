@@ -36,6 +36,9 @@ def train(
     validation_generator: Annotated[
         str | None, typer.Option(help="Generator that says when training stops.")
     ] = None,
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="Generator or source to keep unseen; may be repeated.")
+    ] = None,
     kind: Annotated[Kind | None, typer.Option(help="Model of the head.")] = None,
     workers: Annotated[int | None, typer.Option(help="Training workers.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides the split and the training.")] = None,
@@ -58,6 +61,7 @@ def train(
             "metadata": metadata,
             "group_column": group_column,
             "validation_generator": validation_generator,
+            "leave_out": leave_out or None,
             "workers": workers,
             "head.kind": kind and str(kind),
             "head.seed": seed,

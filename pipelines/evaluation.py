@@ -23,7 +23,7 @@ import psutil
 import ray
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegressionCV
 from sklearn.metrics import roc_curve
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
@@ -51,7 +51,7 @@ from item.metrics import (
 from item.settings import overridden, validated
 from pipelines.configuration import read_settings
 from pipelines.labelled_rows import LabelledRows, joined, read_labelled
-from pipelines.methods import OURS, RECOMMENDED, Method, Purpose, methods, shuffled
+from pipelines.methods import OURS, Method, Purpose, methods, shuffled
 from pipelines.protocols import (
     ALL,
     LEAVE_ONE_OUT,
@@ -104,7 +104,7 @@ class EvaluateConfiguration(BaseModel):
     """Source of the real rows to train on; the most frequent if unset."""
     variants: dict[str, str] = {}
     """Further features tables of the same images by name, for ablations."""
-    head: HeadSettings = RECOMMENDED
+    head: HeadSettings = HeadSettings()
     operating_points: OperatingPoints = OperatingPoints()
     seeds: int = Field(default=5, ge=1)
     resamples: int = Field(default=1000, ge=20)
@@ -318,7 +318,9 @@ def topic_weights(
         folds = min(5, *(len(np.unique(rows.groups[chosen][labels == one])) for one in (0, 1)))
         if folds < 2:
             continue
-        model = LogisticRegression(C=0.03, class_weight="balanced", max_iter=1000)
+        model = LogisticRegressionCV(
+            Cs=[0.003, 0.03, 0.3, 3.0], cv=3, class_weight="balanced", scoring="neg_log_loss"
+        )
         predicted = cross_val_predict(
             make_pipeline(StandardScaler(), model),
             evidence.caption[chosen],
@@ -717,7 +719,8 @@ def _reliability(outcomes: Sequence[Outcome]) -> pd.DataFrame:
         rows=("score", "size"),
     )
     return sums.assign(
-        mean_score=sums["score"] / sums["weight"], share_generated=sums["label"] / sums["weight"]
+        mean_score=sums["score"] / sums["weight"],
+        share_generated=(sums["label"] / sums["weight"]).clip(0, 1),
     ).drop(columns=["score", "label", "weight"])
 
 

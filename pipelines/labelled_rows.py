@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,25 @@ class LabelledRows:
         numbers, starts = np.unique(self.fragment[rows], return_index=True)
         for number, some in zip(numbers, np.split(rows, starts[1:]), strict=True):
             yield int(number), self.place[some], some
+
+    def without(self, names: Sequence[str]) -> LabelledRows:
+        """All rows but those of the named generators and real sources.
+
+        Raises
+        ------
+        UsageError
+            If there is no such generator or source.
+        """
+        kind = np.where(self.labels == 1, self.generators, self.sources)
+        if unknown := sorted(set(names) - set(kind)):
+            known = sorted({name for name in kind if name})
+            raise UsageError(
+                f"There are no rows of '{unknown[0]}' to leave out: choose among "
+                f"{', '.join(known)}."
+            )
+        kept = ~np.isin(kind.astype(str), list(names))
+        arrays = ("fragment", "place", "uris", "labels", "generators", "sources", "groups")
+        return replace(self, **{name: getattr(self, name)[kept] for name in arrays})
 
     def describe(self) -> list[dict[str, Any]]:
         """Rows by label, generator and source."""

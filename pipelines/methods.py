@@ -12,13 +12,6 @@ from item.heads.evidence import Evidence, Group
 from item.heads.settings import HeadSettings, Kind
 from item.misalignment import global_similarity
 
-RECOMMENDED = HeadSettings(
-    kind=Kind.LOGISTIC,
-    groups=(Group.GLOBAL_RESIDUAL, Group.LOCAL_RESIDUAL),
-    whitened=True,
-    logistic_c=0.001,
-)
-"""The head that ships: linear, whitened, on what captions leave unexplained."""
 OURS = "item"
 UNIVERSAL = "image embedding (UniversalFakeDetect)"
 DE_FAKE = "image and caption (DE-FAKE)"
@@ -64,7 +57,7 @@ def methods(ours: HeadSettings, variants: tuple[str, ...], seed: int = 0) -> lis
     variants : names of further features tables of the same images, such as ``random crops``
     seed : of the heads that draw
     """
-    plain = HeadSettings(kind=Kind.LOGISTIC, logistic_c=0.003, seed=seed)
+    plain = HeadSettings(whitened=False, logistic_c=0.003, seed=seed)
 
     def logistic(*groups: Group, **changes: object) -> HeadSettings:
         return plain.model_copy(update={"groups": groups, **changes})
@@ -73,8 +66,8 @@ def methods(ours: HeadSettings, variants: tuple[str, ...], seed: int = 0) -> lis
     g = Group
     both_levels = (g.GLOBAL_MISALIGNMENT, g.LOCAL_MISALIGNMENT)
     paper = (*both_levels, g.GLOBAL_SIMILARITY, g.LOCAL_SIMILARITIES)
-    mlp = HeadSettings(kind=Kind.MLP, seed=seed, groups=paper, epochs=30)
-    boosted = HeadSettings(kind=Kind.LIGHTGBM, seed=seed)
+    mlp = HeadSettings(kind=Kind.MLP, seed=seed, groups=paper, whitened=False, epochs=30)
+    boosted = HeadSettings(kind=Kind.LIGHTGBM, seed=seed, whitened=False)
     baseline, control, ablation = Purpose.BASELINE, Purpose.CONTROL, Purpose.ABLATION
     scalars = (g.GLOBAL_SIMILARITY, g.LOCAL_SIMILARITIES)
     found = [

@@ -20,7 +20,7 @@ from item.heads.evidence import Evidence, fit_statistics
 from item.heads.fitted import Fitted
 from item.heads.fitting import Epoch, fit, validation_rows
 from item.heads.head import DESCRIPTION, Description, Head, TrainingSource
-from item.heads.settings import HeadSettings, Kind, balanced_weights
+from item.heads.settings import Balance, HeadSettings, Kind, balanced_weights
 from item.metrics import summary
 from item.settings import overridden, validated
 from pipelines.configuration import read_settings
@@ -58,6 +58,8 @@ class TrainConfiguration(BaseModel):
     """Parquet with ``uri`` and ``group_column``."""
     group_column: str | None = None
     """Rows that are equal in it, such as in their prompt, stay on one side of the split."""
+    leave_out: tuple[str, ...] = ()
+    """Generators and real sources to keep unseen, for testing the head on them."""
     head: HeadSettings = HeadSettings()
     validation_generator: str | None = None
     """Generator whose rows say when training stops; the rarest of three or more if unset."""
@@ -172,7 +174,7 @@ def prepare(configuration: TrainConfiguration) -> TrainingJob:
         configuration.storage,
         configuration.metadata,
         configuration.group_column,
-    )
+    ).without(configuration.leave_out)
     found = split(
         rows,
         configuration.head.seed,
@@ -203,7 +205,9 @@ def run(job: TrainingJob) -> dict[str, Any]:
     seconds = round(time.monotonic() - started, 3)
     logits = fitted.logits(evidence["calibration"])[1]
     labels = rows.labels[parts["calibration"]]
-    calibration = fit_platt(logits, labels)
+    # Both labels weigh the same: a score of one half means even odds at equal prevalence.
+    even = balanced_weights(labels, labels, Balance.LABEL)
+    calibration = fit_platt(logits, labels, even)
     thresholds = fit_thresholds(calibration.scores(logits), labels, configuration.operating_points)
     metrics = {
         name: {

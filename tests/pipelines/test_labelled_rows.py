@@ -162,6 +162,7 @@ def labelled_rows(rows: list[tuple[int, str, int]]) -> LabelledRows:
         fragments=(),
         fragment=np.zeros(len(rows), np.int64),
         place=np.arange(len(rows)),
+        uris=np.arange(len(rows)).astype(str).astype(object),
         labels=np.array(labels, np.int8),
         generators=np.array([g if y else None for y, g in zip(labels, generators, strict=True)]),
         sources=np.full(len(rows), None),

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from item.heads.evidence import Group
+from item.heads.settings import HeadSettings
 from pipelines.methods import (
     DE_FAKE,
     OURS,
-    RECOMMENDED,
     UNIVERSAL,
     Purpose,
     Shuffle,
@@ -20,7 +20,7 @@ from tests.item.heads.examples import labelled
 
 
 def test_every_method_has_its_own_name_and_a_sentence():
-    found = methods(RECOMMENDED, ("random crops", "K = 1"))
+    found = methods(HeadSettings(), ("random crops", "K = 1"))
     assert len({one.name for one in found}) == len(found)
     assert all(one.sentence.endswith(".") for one in found)
     assert {one.purpose for one in found} == set(Purpose)
@@ -32,12 +32,12 @@ def test_every_method_has_its_own_name_and_a_sentence():
 
 
 def test_baselines_see_what_their_papers_say():
-    groups = {one.name: one.head.groups for one in methods(RECOMMENDED, ())}
+    groups = {one.name: one.head.groups for one in methods(HeadSettings(), ())}
     assert groups[UNIVERSAL] == (Group.IMAGE,)
     assert groups[DE_FAKE] == (Group.IMAGE, Group.CAPTION)
     assert groups["shortcut probe"] == (Group.SHORTCUT,)
     assert groups["caption only"] == (Group.CAPTION,)
-    assert groups[OURS] == RECOMMENDED.groups
+    assert groups[OURS] == HeadSettings().groups
 
 
 @pytest.mark.parametrize("shuffle", Shuffle)

@@ -19,11 +19,19 @@ from item.heads.head import Head
 from pipelines import labelled_rows, train_workers, training
 from pipelines.storage import Storage
 from pipelines.training import TrainConfiguration, load_head, prepare, resolve, run
-from tests.item.heads.examples import FEATURE_SET, features_table
+from tests.item.heads.examples import DIFFERENCES, FEATURE_SET, features_table
 from tests.pipelines.test_labelled_rows import write
 
 SMALL: dict[str, Any] = {
-    "head": {"hidden": [16], "epochs": 3, "batch_size": 64, "learning_rate": 0.01},
+    "head": {
+        "kind": "mlp",
+        "groups": [str(group) for group in DIFFERENCES],
+        "whitened": False,
+        "hidden": [16],
+        "epochs": 3,
+        "batch_size": 64,
+        "learning_rate": 0.01,
+    },
     "operating_points": {"real_called_generated": 0.1, "generated_called_real": 0.1},
     "unfamiliar_share": 0.05,
     "cpus_per_worker": 0.25,

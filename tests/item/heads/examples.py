@@ -8,11 +8,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from item.heads.evidence import Evidence
+from item.heads.evidence import Evidence, Group
 from item.tables import features_schema
 
 DIMENSIONS = 8
 FEATURE_SET = "toy-0123456789ab"
+DIFFERENCES = (
+    *(Group.GLOBAL_MISALIGNMENT, Group.GLOBAL_SIMILARITY),
+    *(Group.LOCAL_MISALIGNMENT, Group.LOCAL_SIMILARITIES),
+)
+"""The groups in which these rows show their labels."""
 
 
 def features_table(

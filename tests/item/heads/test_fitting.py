@@ -11,9 +11,19 @@ from item.heads.fitted import Fitted
 from item.heads.fitting import Epoch, Measure, Training, fit
 from item.heads.settings import Balance, HeadSettings, Kind, balanced_weights
 from item.metrics import auroc
-from tests.item.heads.examples import DIMENSIONS, labelled
+from tests.item.heads.examples import DIFFERENCES, DIMENSIONS, labelled
 
-SMALL = HeadSettings(hidden=(16,), epochs=8, patience=3, batch_size=64, learning_rate=3e-3)
+SMALL = HeadSettings(
+    kind=Kind.MLP,
+    groups=DIFFERENCES,
+    whitened=False,
+    hidden=(16,),
+    epochs=8,
+    patience=3,
+    batch_size=64,
+    learning_rate=3e-3,
+    logistic_c=0.01,
+)
 LOCAL = local_columns(SMALL.groups, DIMENSIONS)
 
 

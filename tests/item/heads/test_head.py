@@ -24,13 +24,14 @@ from item.errors import UsageError
 from item.heads.fitting import fit
 from item.heads.head import Description, Head, Scores, TrainingSource
 from item.heads.settings import Balance, HeadSettings, Kind, balanced_weights
-from tests.item.heads.examples import DIMENSIONS, FEATURE_SET, features_table, labelled
+from tests.item.heads.examples import DIFFERENCES, DIMENSIONS, FEATURE_SET, features_table, labelled
 
 POINTS = OperatingPoints(real_called_generated=0.1, generated_called_real=0.1)
 
 
 def trained(kind: Kind = Kind.LOGISTIC, **changes: Any) -> Head:
-    how = HeadSettings(kind=kind, hidden=(8,), epochs=2, **changes)
+    plain = {"groups": DIFFERENCES, "whitened": False, "logistic_c": 0.01}
+    how = HeadSettings(**{"kind": kind, "hidden": (8,), "epochs": 2, **plain, **changes})
     evidence, labels = labelled(400, seed=1)
     weights = balanced_weights(labels, np.zeros(len(labels)), Balance.LABEL)
     fitted = fit(evidence, labels, weights, how)

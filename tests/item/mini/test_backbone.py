@@ -28,6 +28,18 @@ def test_photographs_are_classified_right(backbone, photograph, classes):
     assert found in classes, everyday_names()[found]
 
 
+@pytest.mark.parametrize("side", [224, 128])
+def test_network_is_that_of_timm(backbone, side):
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    values = torch.load(weights_path(), weights_only=True).values()
+    network.load_state_dict(dict(zip(network.state_dict(), values, strict=True)))
+    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        found, expected = backbone.classify(backbone(images)), network(images)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize(("side", "cells"), [(224, 7), (128, 4)])
 def test_shapes(backbone, side, cells):
     pictures = [np.zeros((50, 80, 3), np.uint8), np.zeros((9, 3, 3), np.uint8)]
