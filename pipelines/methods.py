@@ -164,15 +164,15 @@ def methods(ours: HeadSettings, variants: tuple[str, ...], seed: int = 0) -> lis
             Method(
                 f"Δk, {variant}",
                 ablation,
-                f"Pooled o - w from the table '{variant}'.",
-                logistic(g.LOCAL_MISALIGNMENT),
+                f"Pooled o - w from the table '{variant}', whitened.",
+                logistic(g.LOCAL_MISALIGNMENT, **whitened),
                 variant=variant,
             ),
             Method(
                 f"Δg and Δk, {variant}",
                 ablation,
-                f"Both levels, objects from the table '{variant}'.",
-                logistic(*both_levels),
+                f"Both levels, whitened, objects from the table '{variant}'.",
+                logistic(*both_levels, **whitened),
                 variant=variant,
             ),
         ]

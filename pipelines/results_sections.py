@@ -50,6 +50,8 @@ METRICS = {
     "ece": ("ECE", "mean distance of the score from the true share; lower is better"),
 }
 
+TOPICS = "topic_matched_auroc"
+
 LOWER_IS_BETTER = {"brier", "ece"}
 
 MEANING_OF_CONTROLS = {
@@ -230,6 +232,12 @@ def _headline(evaluation: Evaluation) -> Iterator[Block]:
     yield _auroc_table(evaluation, "all", "Mean AUROC, all images", kinds)
     if not _mean_auroc(evaluation, "realistic").empty:
         yield _auroc_table(evaluation, "realistic", "Mean AUROC, realistic style alone", kinds)
+    if not _mean_auroc(evaluation, "all", TOPICS).empty:
+        yield Paragraph(
+            "The same at equal topics: images are weighted so that their captions cannot tell"
+            " generated ones from photographs. What is left is not a matter of what they show."
+        )
+        yield _auroc_table(evaluation, "all", "Mean AUROC at equal topics", kinds, TOPICS)
     yield _sentences(evaluation.methods("ours", "baseline"))
 
 
@@ -396,9 +404,13 @@ def _robust(evaluation: Evaluation, style: dict[str, Look]) -> Iterator[Block]:
 
 
 def _everything(evaluation: Evaluation) -> Iterator[Block]:
-    yield Paragraph("All metrics for each generator, method and source of photographs.")
+    yield Paragraph(
+        "All metrics for each generator and source of photographs; those of the ablations are in"
+        " metrics.parquet."
+    )
     yield Bullets(list(METRICS.values()))
-    metrics = evaluation.metrics
+    shown = [method.name for method in evaluation.methods("ours", "baseline", "control")]
+    metrics = evaluation.metrics[evaluation.metrics["method"].isin(shown)]
     columns = list(dict.fromkeys([m for m in METRICS if m in set(metrics["metric"])]))
     columns += [m for m in dict.fromkeys(metrics["metric"]) if m not in METRICS]
     for (_, title, rows), subset in [
@@ -440,21 +452,25 @@ def _metric_rows(
     return table
 
 
-def _mean_auroc(evaluation: Evaluation, subset: str) -> pd.DataFrame:
+def _mean_auroc(evaluation: Evaluation, subset: str, metric: str = "auroc") -> pd.DataFrame:
     metrics = evaluation.metrics
     return metrics[
-        (metrics["metric"] == "auroc")
+        (metrics["metric"] == metric)
         & (metrics["generator"] == "mean")
         & (metrics["subset"] == subset)
     ]
 
 
 def _auroc_table(
-    evaluation: Evaluation, subset: str, caption: str, kinds: Mapping[str, Sequence[Method]]
+    evaluation: Evaluation,
+    subset: str,
+    caption: str,
+    kinds: Mapping[str, Sequence[Method]],
+    metric: str = "auroc",
 ) -> Table:
     """A row a method, a column a protocol and source of photographs, the best in bold."""
     settings = [
-        (title, rows) for _, title, rows in _by_setting(_mean_auroc(evaluation, subset), "")
+        (title, rows) for _, title, rows in _by_setting(_mean_auroc(evaluation, subset, metric), "")
     ]
     competing = [method.name for method in evaluation.methods("ours", "baseline")]
     columns = []
@@ -484,29 +500,29 @@ def _auroc_table(
 
 def _difference_blocks(evaluation: Evaluation, kind: str) -> Iterator[Block]:
     """The shipped method against the others of one kind: in a sentence each, then in figures."""
+    shipped = evaluation.description.shipped
     others = [method.name for method in evaluation.methods(kind)]
-    table = evaluation.differences
-    table = table[
-        (table["method"] == evaluation.description.shipped)
-        & table["baseline"].isin(others)
-        & (table["metric"] == "auroc")
-    ]
-    if table.empty:
+    everything = evaluation.differences
+    everything = everything[(everything["method"] == shipped) & everything["baseline"].isin(others)]
+    if not (everything["metric"] == "auroc").any():
         yield Paragraph(f"No paired difference was measured against the {KINDS[kind].lower()}.")
         return
-    yield Paragraph(
-        f"{evaluation.description.shipped} against each of the {KINDS[kind].lower()} (AUROC,"
-        " paired bootstrap):"
-    )
-    yield Bullets(
-        [
-            (other, _tally(table[table["baseline"] == other]))
-            for other in others
-            if (table["baseline"] == other).any()
-        ]
-    )
-    caption = f"AUROC of {evaluation.description.shipped} less that of the {KINDS[kind].lower()}"
-    yield _difference_table(evaluation, table, caption, False)
+    for metric, name in (("auroc", "AUROC"), (TOPICS, "AUROC at equal topics")):
+        table = everything[everything["metric"] == metric]
+        if table.empty:
+            continue
+        yield Paragraph(
+            f"{shipped} against each of the {KINDS[kind].lower()} ({name}, paired bootstrap):"
+        )
+        yield Bullets(
+            [
+                (other, _tally(table[table["baseline"] == other]))
+                for other in others
+                if (table["baseline"] == other).any()
+            ]
+        )
+        caption = f"{name} of {shipped} less that of the {KINDS[kind].lower()}"
+        yield _difference_table(evaluation, table, caption, False)
 
 
 def _difference_table(

@@ -30,6 +30,7 @@ from pipelines.methods import OURS, Method, Purpose
 from pipelines.protocols import ALL, LEAVE_ONE_OUT, ONE_TO_ALL
 from pipelines.results_tables import read_evaluation
 from tests.item.heads.examples import features_table
+from tests.item.heads.test_head import trained
 from tests.pipelines.test_labelled_rows import write
 
 COUNT = 900
@@ -289,3 +290,35 @@ def test_threshold_is_conservative_and_says_when_rows_are_too_few():
     assert evaluation._threshold(scores, 0.01) == scores[-1]
     assert evaluation._threshold(scores[:98], 0.01) == np.inf
     assert metrics.real_accuracy(np.zeros(99), scores > evaluation._threshold(scores, 0.05)) >= 0.95
+
+
+def test_a_trained_head_is_measured_as_it_is(features, tmp_path):
+    trained().save(tmp_path / "head")
+    job = prepare(configuration(features, tmp_path / "e", trained=str(tmp_path / "head")))
+    (trial,), (method,) = job.trials, job.methods
+    assert {test.generator for test in trial.tests} == {"a", "b", "c"}
+    found = measure(
+        job.evidence[None], job.rows, weights_of(job), {}, trial, method, LOOSE, job.head
+    )
+    scores = job.head.score(table()).score
+    place = {uri: row for row, uri in enumerate(table()["uri"].to_pylist())}
+    test = trial.tests[0]
+    own = scores[[place[uri] for uri in job.rows.uris[test.rows]]]
+    key = (test.subset, test.real_source, test.generator)
+    assert found.points[key]["auroc"] == metrics.auroc(job.rows.labels[test.rows], own)
+
+
+def test_what_a_head_was_trained_on_is_said(tmp_path):
+    trained().save(tmp_path / "head")  # on rows of model-0
+    seen = write(tmp_path / "f", features_table(400))
+    job = prepare(configuration(seen, tmp_path / "e", trained=str(tmp_path / "head")))
+    assert job.notes == (
+        "The head was trained on rows of model-0: figures on those are not unseen.",
+    )
+
+
+def test_a_head_of_another_feature_set_is_refused(tmp_path):
+    trained().save(tmp_path / "head")
+    other = write(tmp_path / "f", features_table(400), "base-1")
+    with pytest.raises(UsageError, match="cannot score those of 'base-1'"):
+        prepare(configuration(other, tmp_path / "e", trained=str(tmp_path / "head")))

@@ -270,3 +270,19 @@ def test_rows_are_counted_by_origin() -> None:
         {"label": 0, "generator": None, "source": None, "rows": 1},
     ]
     assert rows.origins().tolist() == ["a", "a", ""]
+
+
+def test_generators_and_sources_can_be_kept_unseen(tmp_path: Path) -> None:
+    source = ["prompts" if row % 2 else ("x", "y")[row // 2 % 2] for row in range(40)]
+    rows = read_labelled([write(tmp_path, features_table(40, source=source))], LOCAL)
+    fewer = rows.without(("model-0", "x"))
+    assert set(fewer.generators[fewer.labels == 1]) == {"model-1"}
+    assert set(fewer.sources[fewer.labels == 0]) == {"y"}
+    assert len(fewer) == 20
+    kept = [list(rows.uris).index(uri) for uri in fewer.uris]
+    np.testing.assert_array_equal(
+        fewer.evidence(np.arange(20)).image, rows.evidence(np.array(kept)).image
+    )
+    assert len(rows.without(())) == 40
+    with pytest.raises(UsageError, match=r"no rows of 'z' to leave out: choose among model-0"):
+        rows.without(("z",))
