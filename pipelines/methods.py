@@ -164,15 +164,15 @@ def methods(ours: HeadSettings, variants: tuple[str, ...], seed: int = 0) -> lis
             Method(
                 f"Δk, {variant}",
                 ablation,
-                f"Pooled o - w from the table '{variant}', whitened.",
-                logistic(g.LOCAL_MISALIGNMENT, **whitened),
+                f"Pooled o - w from the table '{variant}'.",
+                logistic(g.LOCAL_MISALIGNMENT),
                 variant=variant,
             ),
             Method(
                 f"Δg and Δk, {variant}",
                 ablation,
-                f"Both levels, whitened, objects from the table '{variant}'.",
-                logistic(*both_levels, **whitened),
+                f"Both levels, objects from the table '{variant}'.",
+                logistic(*both_levels),
                 variant=variant,
             ),
         ]
