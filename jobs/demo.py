@@ -123,9 +123,7 @@ def scored(features: Path) -> pd.DataFrame:
     head = Head.load(HEAD)
     table = pq.read_table(features)
     found = head.score(table)
-    # A reader of its own, because the table's embeddings are of no use to the eye.
-    rows = table.drop_columns([name for name in table.column_names if "bedding" in name])
-    return rows.to_pandas().assign(
+    return table.to_pandas().assign(
         score=found.score,
         verdict=list(found.verdict),
         abstention=[str(one) if one else None for one in found.abstention],

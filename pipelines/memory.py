@@ -8,6 +8,7 @@ import threading
 from types import TracebackType
 
 import psutil
+import ray
 
 INTERVAL_SECONDS = 1.0
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -27,7 +28,7 @@ def return_freed_memory() -> None:
 
 
 class PeakMemory:
-    """Samples the driver and everything below Ray's raylets while the block runs.
+    """Samples the driver and everything below its cluster's raylets while the block runs.
 
     Proportional set sizes are added up, so that memory which processes share, such as
     Ray's object store, counts once. Workers on other machines are not seen.
@@ -58,8 +59,15 @@ class PeakMemory:
 
 def _processes() -> set[psutil.Process]:
     found = {psutil.Process()}
-    for process in psutil.process_iter(["name"]):
-        if process.info["name"] == "raylet":
+    session = ray.get_runtime_context().get_session_name() if ray.is_initialized() else None
+    for process in psutil.process_iter(["name", "cmdline"]):
+        # Other people's clusters on this machine have other sessions.
+        arguments = process.info["cmdline"] or []
+        if (
+            session
+            and process.info["name"] == "raylet"
+            and any(session in one for one in arguments)
+        ):
             try:
                 found |= {process, *process.children(recursive=True)}
             except psutil.NoSuchProcess:

@@ -524,7 +524,7 @@ def caption_metrics(captions: list[str], references: list[list[str]]) -> dict[st
 
 def _start_from(space: JointSpace, backbone: Backbone) -> None:
     """The head starts as ImageNet's, which classifies already."""
-    convolution = backbone.conv_head[0]
+    convolution = backbone.conv_head.conv
     with torch.no_grad():
         space.head.weight.copy_(convolution.weight)
         space.head.bias.copy_(convolution.bias)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,11 +49,11 @@ def object_(phrase: str, similarity: float, grounded: bool = True) -> dict[str, 
 
 
 def read_back(folder: Path, *rows: dict[str, object]) -> pd.DataFrame:
-    """Write rows as the features table is written, and read them as an analyst does."""
+    """Write rows as the features table is written, and read them as the demo does."""
     path = folder / "date=2026-01-02" / "part-0.parquet"
     path.parent.mkdir()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=features_schema(4)), path)
-    return pd.read_parquet(folder)
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=features_schema(384)), path)
+    return demo.scored(folder)
 
 
 @pytest.mark.parametrize("name", demo.PHOTOGRAPHS)
@@ -111,6 +112,26 @@ def test_table_shows_caption_objects_and_similarities(tmp_path: Path) -> None:
     objects = [object_("a cat", 0.314), object_("a sofa", 0.271, grounded=False)]
     text = shown(demo.described(read_back(tmp_path, row("cat.png", objects=objects))))
     for part in ("cat.png", "a cat on a sofa", "a cat 0.31", "a sofa 0.27 not found", "0.25"):
+        assert part in text
+
+
+def test_shipped_head_gives_a_picture_with_features_a_verdict(tmp_path: Path) -> None:
+    vectors = {
+        name: np.eye(384, dtype=np.float16)[number].tolist()
+        for number, name in enumerate(
+            ("image_embedding", "parts_embedding", "global_misalignment", "local_misalignment")
+        )
+    }
+    scalars = {f"local_similarity_{name}": 0.1 for name in ("min", "mean", "max", "std")}
+    scalars |= {"object_count": 1, "ungrounded_fraction": 0.0}
+    rows = read_back(tmp_path, row("cat.png", **vectors, **scalars), row("no-features.png"))
+    found = rows.set_index("uri")
+    assert found["verdict"]["no-features.png"] == "not_scored"
+    assert 0 <= found["score"]["cat.png"] <= 1
+    # Nothing that it was trained on looks like a row of the unit matrix.
+    assert found["abstention"]["cat.png"] == "out_of_distribution"
+    text = shown(demo.described(rows), width=140)
+    for part in ("uncertain", "out_of_distribution", "not_scored –"):
         assert part in text
 
 

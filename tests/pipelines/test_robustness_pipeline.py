@@ -18,7 +18,7 @@ from item.calibration import OperatingPoints, fit_familiarity, fit_platt, fit_th
 from item.errors import UsageError
 from item.heads.fitting import fit
 from item.heads.head import Description, Head, TrainingSource
-from item.heads.settings import HeadSettings, Kind
+from item.heads.settings import HeadSettings
 from item.profiles import load_profile
 from item.tables import features_schema
 from pipelines import robustness
@@ -40,7 +40,7 @@ STRENGTHS = {"none": 1.0, "jpeg-75": 0.7, "blur-4": 0.0}
 
 def small_head(feature_set: str = MINI, seed: int = 1) -> Head:
     """A logistic head for embeddings of ``examples.DIMENSIONS``."""
-    how = HeadSettings(kind=Kind.LOGISTIC)
+    how = HeadSettings(groups=examples.DIFFERENCES, whitened=False, logistic_c=0.01)
     (learned, labels), (held_out, truth) = examples.labelled(seed=seed), examples.labelled(seed=9)
     fitted = fit(learned, labels, np.ones(len(labels), np.float32), how)
     calibration = fit_platt(fitted.logits(held_out)[1], truth)
