@@ -384,7 +384,9 @@ def measure(
         logits = head.fitted.logits(evidence)[1]
         scores = head.description.calibration.scores(logits)
         unfamiliar = head.familiarity.unfamiliar(evidence.image)
-        thresholds, at_rate = head.description.thresholds, {}
+        thresholds = head.description.thresholds
+        asked = head.description.operating_points.real_called_generated
+        at_rate = {asked: thresholds.likely_generated}
     else:
         learned, apart = trial.training, trial.calibration
         settings = method.head.model_copy(update={"seed": trial.seed})
@@ -423,7 +425,7 @@ def measure(
             if trial.seed == 0:
                 outcome.curves.append(_curve(truth, said, test))
             verdicts = (said > thresholds.likely_generated) | (said < thresholds.likely_real)
-            for rate, threshold in (at_rate or {RATES[0]: thresholds.likely_generated}).items():
+            for rate, threshold in at_rate.items():
                 outcome.operating.append(
                     _at(rate, threshold, truth, said, weights[:, test.rows], test)
                     | {
