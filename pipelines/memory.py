@@ -1,9 +1,7 @@
-"""How much memory a run takes on the driver's machine, and how workers keep theirs small."""
+"""How much memory a run takes on the driver's machine."""
 
 from __future__ import annotations
 
-import ctypes
-import platform
 import threading
 from types import TracebackType
 
@@ -11,20 +9,6 @@ import psutil
 import ray
 
 INTERVAL_SECONDS = 1.0
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Parameters of glibc's mallopt(3)."""
-
-
-def return_freed_memory() -> None:
-    """Give large freed arrays back to the system at once; no effect but on glibc.
-
-    By itself glibc raises its threshold to 32 MiB and keeps what is freed below it: a
-    captioner's process, whose batches differ in size and length, then grows by some 400 MB.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 20)
-        libc.mallopt(M_TRIM_THRESHOLD, 16 << 20)
 
 
 class PeakMemory:

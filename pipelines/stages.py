@@ -21,7 +21,6 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from item.profiles import Resources
 from item.tables import ErrorCode, Status
-from pipelines.memory import return_freed_memory
 
 Columns = Mapping[str, Any]
 """Plain columns by name: sequences or arrays of equal length."""
@@ -97,7 +96,6 @@ class Worker:
     """A stage with a model, as an actor: loads once, then works on batch after batch."""
 
     def __init__(self, stage: Stage, tally: Any) -> None:
-        return_freed_memory()
         self.stage = stage
         stage.set_up()
         if tally is not None:

@@ -27,6 +27,7 @@ from item.mini.checkpoint import FOLDER, load_weights, save_weights
 from item.mini.text_backbone import WIDTH as NAME_WIDTH
 
 SIDE = 224
+SIZE_STEP = 8
 CELLS = 49
 WIDTH = 256
 LAYERS = 3
@@ -310,11 +311,14 @@ class MiniCaptioner:
         """Pictures (h, w, 3) -> one lower-case sentence each."""
         captions: list[str] = []
         for part in slices(pictures, self.batch_size):
-            maps = self.backbone(normalise(part, SIDE))
+            # Batches of few sizes: torch keeps memory for every size that it has seen.
+            filled = [*part, *[part[-1]] * (-len(part) % SIZE_STEP)]
+            maps = self.backbone(normalise(filled, SIDE))
             probabilities, classes = top_classes(self.backbone.classify(maps))
             names, words = self.language.called(classes)
             memory = self.decoder.memory(self.backbone.head(maps), names, probabilities, words)
-            captions += map(self.language.sentence, beam_search(self.decoder, memory, self.beams))
+            found = beam_search(self.decoder, memory, self.beams)
+            captions += map(self.language.sentence, found[: len(part)])
         return captions
 
 

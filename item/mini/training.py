@@ -133,7 +133,7 @@ def load_photographs(
 def class_logits(maps: NDArray[np.float16], backbone: Backbone) -> Tensor:
     """ImageNet logits (n, 1000) of cached maps (n, 7, 7, 320)."""
     parts = [
-        backbone.classify(torch.from_numpy(part).permute(0, 3, 1, 2).float())
+        backbone.classify(torch.tensor(part).permute(0, 3, 1, 2).float())
         for part in np.array_split(maps, range(128, len(maps), 128))
     ]
     return torch.cat(parts)
