@@ -244,6 +244,22 @@ def mini(tmp_path_factory):
     return MiniCaptioner(write_captioner(tmp_path_factory.mktemp("weights")), batch_size=2)
 
 
+def test_batches_come_in_few_sizes_and_only_asked_captions_go_out(mini, monkeypatch):
+    sizes = []
+
+    def normalise(pictures, side):
+        sizes.append(len(pictures))
+        return genuine(pictures, side)
+
+    genuine = captioner.normalise
+    monkeypatch.setattr(captioner, "normalise", normalise)
+    monkeypatch.setattr(mini, "batch_size", 12)
+    found = mini.caption([np.full((8, 8, 3), 20 * shade, np.uint8) for shade in range(13)])
+    assert len(found) == 13
+    assert sizes == [16, 8]
+    assert mini.caption([]) == []
+
+
 @pytest.fixture(scope="module")
 def pictures():
     generator = np.random.default_rng(0)
