@@ -19,7 +19,6 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 import typer
 from numpy.typing import NDArray
 
@@ -54,7 +53,6 @@ def main(
 ) -> None:
     """Write the tables best, random, every-random, whole, k1 and k3."""
     profile = load_profile("mini")
-    torch.set_num_threads(torch.get_num_threads())
     files = sorted(features.glob("date=*/*.parquet"))
     metadata = pq.read_schema(files[0]).metadata
     table = pa.concat_tables(pq.ParquetFile(file).read() for file in files)

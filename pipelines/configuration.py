@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -15,6 +15,8 @@ from item.profiles import Profile, load_profile
 from item.settings import overridden, validated
 from pipelines.inputs import InputOptions
 from pipelines.storage import Storage
+
+Configuration = TypeVar("Configuration", bound=BaseModel)
 
 
 class FeaturizeConfiguration(BaseModel):
@@ -89,6 +91,24 @@ def resolve(
     return validated(FeaturizeConfiguration, {**values, "profile": profile}, "configuration")
 
 
+def resolved(
+    kind: type[Configuration],
+    file: str | None,
+    options: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> Configuration:
+    """Defaults, then the YAML file, then options that are given, then ``--set`` keys.
+
+    Raises
+    ------
+    UsageError
+        One sentence a mistake, with the key and what is allowed.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    values = overridden(read_settings(file), {**given, **settings})
+    return validated(kind, values, "configuration")
+
+
 def parse_settings(settings: list[str]) -> dict[str, Any]:
     """``key=value`` strings, values read as YAML, to a mapping."""
     parsed = {}
@@ -104,6 +124,7 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 
 
 def read_settings(file: str | None) -> dict[str, Any]:
+    """The keys of a YAML file, none without a file; UsageError if it is not readable."""
     if file is None:
         return {}
     try:

@@ -48,8 +48,7 @@ from item.metrics import (
     weighted_auroc,
     weighted_summary,
 )
-from item.settings import overridden, validated
-from pipelines.configuration import read_settings
+from pipelines.configuration import resolved
 from pipelines.labelled_rows import LabelledRows, joined, read_labelled
 from pipelines.methods import OURS, Method, Purpose, methods, shuffled
 from pipelines.protocols import (
@@ -66,6 +65,7 @@ from pipelines.protocols import (
 from pipelines.provenance import code_version
 from pipelines.ray_start import start_ray
 from pipelines.storage import Storage, check_writable, filesystem, join, write_atomically
+from pipelines.training import load_head
 
 RATES = (0.01, 0.05)
 """Operating points: shares of real pictures that may be called generated."""
@@ -127,9 +127,7 @@ def resolve(
     file: str | None, options: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> EvaluateConfiguration:
     """Defaults, then the YAML file, then command-line options, then ``--set`` keys."""
-    given = {key: value for key, value in options.items() if value is not None}
-    values = overridden(read_settings(file), {**given, **settings})
-    return validated(EvaluateConfiguration, values, "configuration")
+    return resolved(EvaluateConfiguration, file, options, settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +182,7 @@ def prepare(configuration: EvaluateConfiguration) -> Evaluating:
     evidence: dict[str | None, Evidence] = {None: rows.evidence(everything)}
     subsets, notes = _subsets(configuration, rows)
     if configuration.trained is not None:
-        head = Head.load(configuration.trained)
+        head = load_head(configuration.trained, storage)
         head.check_feature_set(rows.feature_set_id)
         trial = _as_it_is(rows, subsets)
         name = f"head {head.head_id}"
@@ -516,7 +514,7 @@ def run(job: Evaluating, progress: Callable[[int, int, float], None]) -> dict[st
     topics = ray.put(topic_weights(job.evidence[None], rows, job.trials))
     evidence = {name: ray.put(one) for name, one in job.evidence.items()}
     bare, head = ray.put(rows), ray.put(job.head)
-    task = ray.remote(num_cpus=1)(_measured)
+    task = ray.remote(num_cpus=1)(measure)
     pending = [
         task.remote(
             evidence[job.methods[place].variant],
@@ -539,19 +537,6 @@ def run(job: Evaluating, progress: Callable[[int, int, float], None]) -> dict[st
     tables = tabulate(outcomes, job.methods, OURS if job.head is None else job.methods[0].name)
     _write(job, tables)
     return tables
-
-
-def _measured(
-    evidence: Evidence,
-    rows: LabelledRows,
-    weights: NDArray[np.int32],
-    topics: Mapping[Key, NDArray[np.float32]],
-    trial: Trial,
-    method: Method,
-    points: OperatingPoints,
-    head: Head | None,
-) -> Outcome:
-    return measure(evidence, rows, weights, topics, trial, method, points, head)
 
 
 # Tables

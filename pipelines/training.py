@@ -22,8 +22,7 @@ from item.heads.fitting import Epoch, fit, validation_rows
 from item.heads.head import DESCRIPTION, Description, Head, TrainingSource
 from item.heads.settings import Balance, HeadSettings, Kind, balanced_weights
 from item.metrics import summary
-from item.settings import overridden, validated
-from pipelines.configuration import read_settings
+from pipelines.configuration import resolved
 from pipelines.labelled_rows import Indices, LabelledRows, Split, counted, read_labelled, split
 from pipelines.provenance import code_version, versions
 from pipelines.ray_start import start_ray
@@ -111,9 +110,7 @@ def resolve(
     UsageError
         One sentence a mistake, with the key and what is allowed.
     """
-    given = {key: value for key, value in options.items() if value is not None}
-    values = overridden(read_settings(file), {**given, **settings})
-    return validated(TrainConfiguration, values, "configuration")
+    return resolved(TrainConfiguration, file, options, settings)
 
 
 @dataclass(frozen=True, eq=False)
