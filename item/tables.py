@@ -11,6 +11,7 @@ from enum import StrEnum
 import pyarrow as pa
 
 SCHEMA_VERSION = 2
+"""Raised when a column goes or changes its meaning; a new column that may be null is no reason."""
 
 
 class Status(StrEnum):
@@ -80,20 +81,20 @@ class Note(StrEnum):
     EXIF_ROTATED = "exif_rotated"
 
 
+BOX = pa.struct([(side, pa.float32()) for side in ("x0", "y0", "x1", "y1")])
+"""In pixels of the upright full-size image."""
+
 OBJECT = pa.struct(
     [
         ("phrase", pa.string()),
-        (
-            "box",
-            pa.struct([(side, pa.float32()) for side in ("x0", "y0", "x1", "y1")]),
-        ),
+        ("box", BOX),
         ("grounding_score", pa.float32()),
         ("grounded", pa.bool_()),
         ("similarity", pa.float32()),
         ("image_similarity", pa.float32()),
     ]
 )
-"""One object of a caption. The box is in pixels of the upright full-size image."""
+"""One object of a caption."""
 
 IMAGES = pa.schema(
     [
@@ -133,6 +134,7 @@ def features_schema(dimensions: int) -> pa.Schema:
             ("byte_count", pa.int64()),
             ("format", pa.string()),
             ("jpeg_quality", pa.float32()),
+            ("digital_source_type", pa.string()),
             ("label", pa.int8()),
             ("generator", pa.string()),
             ("caption", pa.string()),
@@ -150,3 +152,52 @@ def features_schema(dimensions: int) -> pa.Schema:
             ("local_misalignment", embedding),
         ]
     )
+
+
+SCORES = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("source", pa.string()),
+        ("status", pa.string()),
+        ("error_code", pa.string()),
+        ("global_logit", pa.float32()),
+        ("logit", pa.float32()),
+        ("score", pa.float32()),
+        ("verdict", pa.string()),
+        ("abstention", pa.string()),
+        ("weakest_phrase", pa.string()),
+        ("weakest_box", BOX),
+        ("weakest_similarity", pa.float32()),
+        ("global_similarity", pa.float32()),
+        ("digital_source_type", pa.string()),
+        ("explanation", pa.string()),
+        ("head_id", pa.string()),
+        ("feature_set_id", pa.string()),
+        ("run_id", pa.string()),
+        ("scored_at", pa.timestamp("ms", tz="UTC")),
+    ]
+)
+"""What a head says of each row of ``features``, in the same order in a file of the same name."""
+
+EVIDENCE = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("thumbnail", pa.binary()),
+    ]
+)
+"""Small upright JPEGs of the pictures that a night's report shows."""
+
+REJECTS = pa.schema(
+    [
+        ("error_code", pa.string()),
+        ("status", pa.string()),
+        ("source", pa.string()),
+        ("rows", pa.int64()),
+        ("share", pa.float64()),
+        ("reason", pa.string()),
+        ("examples", pa.list_(pa.string())),
+    ]
+)
+"""Rows of a night without features, by reason and source; ``share`` is of the source's rows."""

@@ -29,12 +29,20 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one key; may be repeated."),
 ]
+HeadFolder = Annotated[
+    str | None, typer.Option("--head", help="Folder or s3:// prefix of a head [the mini head].")
+]
+Force = Annotated[
+    bool | None, typer.Option("--force", help="Compute anew and replace what is published.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 
 EXIT_REFUSED = 2
 """The user has something to change; nothing was done."""
 EXIT_TOO_MANY_ERRORS = 3
 """The input is worse than the configuration allows; nothing was published."""
+EXIT_HELD = 4
+"""Another run holds what this one was to publish; try again later."""
 
 
 def application() -> typer.Typer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -38,7 +38,20 @@ class FeaturizeConfiguration(BaseModel):
     reading: InputOptions = InputOptions()
     storage: Storage = Storage()
     max_error_rate: float = Field(default=0.25, ge=0, le=1)
-    """Largest share of rows, repeated URIs aside, that may be without features."""
+    """Largest share of a night's rows, repeated URIs aside, that may be without features.
+
+    Rows that failed for a passing reason and rows rejected for a lasting one count apart.
+    """
+    again: Literal["nothing", "failed", "all"] = "nothing"
+    """Published rows that are computed anew: those that failed for a passing reason, or all."""
+    reuse: bool = True
+    """Whether a picture whose bytes came before takes the features that it had then."""
+    reuse_nights: int = Field(default=30, ge=0)
+    """How many of the latest nights are looked through for it; 16 bytes of memory a row."""
+    lease_seconds: float = Field(default=120.0, ge=1)
+    """After how long a night that a vanished run holds may be taken by another."""
+    exclusive_lease: bool = True
+    """Whether the storage must be able to create a file only if there is none."""
     rows_per_part: int = Field(default=1024, ge=1)
     """Rows of a finished part, at most; a kill costs the parts not finished."""
     object_store_gb: float = Field(default=2.0, gt=0)
@@ -64,12 +77,23 @@ class FeaturizeConfiguration(BaseModel):
 def resolve(
     file: str | None, options: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> FeaturizeConfiguration:
-    """Defaults, then the YAML file, then command-line options, then ``--set`` keys.
+    """The configuration of a featurize job, as :func:`resolved_with_profile` finds it."""
+    return resolved_with_profile(FeaturizeConfiguration, file, options, settings)
+
+
+def resolved_with_profile(
+    kind: type[Configuration],
+    file: str | None,
+    options: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> Configuration:
+    """As :func:`resolved`, for a configuration with a key ``profile``.
 
     Parameters
     ----------
+    kind : of configuration
     file : path of a YAML file whose keys are those of the configuration
-    options : ``input``, ``output``, ``profile`` (a name or path); None where not given
+    options : by key, None where not given; ``profile`` is a name or path
     settings : dotted keys and values, such as ``profile.captioner.beams``
 
     Raises
@@ -88,7 +112,7 @@ def resolve(
         profile = load_profile(values["profile"], of_profile)
     else:
         profile = validated(Profile, overridden(values["profile"], of_profile), "profile")
-    return validated(FeaturizeConfiguration, {**values, "profile": profile}, "configuration")
+    return validated(kind, {**values, "profile": profile}, "configuration")
 
 
 def resolved(

@@ -49,6 +49,7 @@ from item.metrics import (
     weighted_summary,
 )
 from pipelines.configuration import resolved
+from pipelines.head_folder import load_head
 from pipelines.labelled_rows import LabelledRows, joined, read_labelled
 from pipelines.methods import OURS, Method, Purpose, methods, shuffled
 from pipelines.protocols import (
@@ -65,7 +66,6 @@ from pipelines.protocols import (
 from pipelines.provenance import code_version
 from pipelines.ray_start import start_ray
 from pipelines.storage import Storage, check_writable, filesystem, join, write_atomically
-from pipelines.training import load_head
 
 RATES = (0.01, 0.05)
 """Operating points: shares of real pictures that may be called generated."""

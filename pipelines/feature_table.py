@@ -1,64 +1,39 @@
-"""A ``features`` table on disk or S3: parts are staged aside, then published whole.
-
-::
-
-    OUTPUT/date=2026-11-23/part-….parquet       what readers see
-    OUTPUT/_staging/<work>/date=…/part-….parquet  finished parts of a run that is not done
-    OUTPUT/_runs/<run>.json, <run>.yaml         manifest and resolved configuration
-
-Readers skip names that begin with an underscore. A part is written in one piece, under a
-name that its rows determine, so a task that Ray runs twice writes the same file.
-"""
+"""A ``features`` table on disk or S3: which rows it holds, and how finished parts join it."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
-import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
 from item.errors import UsageError
 from item.perturb import NONE
-from item.tables import features_schema
-from pipelines.provenance import decoded, with_part_facts
+from item.tables import Status, features_schema
+from pipelines.progress import tell_retries
+from pipelines.provenance import decoded, encoded, with_part_facts
+from pipelines.publication import Part, PublishedTable, date_of, row_groups, write_part
 from pipelines.row_keys import RowKeys
-from pipelines.stages import SECONDS
-from pipelines.storage import Storage, filesystem, join, write_atomically
+from pipelines.stages import PENDING, SECONDS
+from pipelines.storage import Storage
 
-STAGING = "_staging"
-RUNS = "_runs"
+PART = "part"
+"""Begins the names of staged files of rows that are done."""
+REPEAT = "repeat"
+"""Begins the names of staged files of rows whose features are those of another row."""
 
-
-@dataclass(frozen=True)
-class Part:
-    """One Parquet file of the table."""
-
-    path: str
-    """Below the table's root or the staging folder: ``date=…/part-….parquet``."""
-    rows: int
-    bytes: int
-    sha256: str
+Facts = dict[str, Any]
 
 
-class FeatureTable:
+class FeatureTable(PublishedTable):
     """The table at ``root``, a local folder or an ``s3://`` prefix."""
-
-    def __init__(self, root: str, storage: Storage) -> None:
-        self.root = root
-        self.storage = storage
-        self.fs, self.path = filesystem(root, storage)
 
     def feature_set_id(self) -> str | None:
         """The feature set of the published rows; None for an empty table."""
@@ -82,45 +57,42 @@ class FeatureTable:
                 f"them under '{perturbation}': choose another output."
             )
 
-    def published(self, dates: Iterable[str] | None = None) -> list[str]:
-        """Paths of published parts, below the root; of some dates only if given."""
-        folders = None if dates is None else {f"date={date}" for date in dates}
-        return [
-            path
-            for path in self._parts(self.path)
-            if folders is None or path.split("/")[0] in folders
-        ]
+    def keys(self, folder: str, path: str, but: Status | None = None) -> RowKeys:
+        """Keys of the input rows that a file holds, without those of a status."""
+        return RowKeys.of(self.keyed(folder, path, ["status"], but), date=date_of(path))
 
-    def staging(self, work: str) -> str:
-        """Where the parts of a piece of work wait for publication."""
-        return posixpath.join(self.path, STAGING, work)
-
-    def staged(self, work: str) -> list[str]:
-        """Paths of staged parts, below the staging folder."""
-        return self._parts(self.staging(work))
-
-    def facts(self, folder: str, path: str) -> dict[str, Any]:
-        """Provenance and counts of a part, without reading its rows."""
+    def keyed(
+        self, folder: str, path: str, columns: Sequence[str], but: Status | None = None
+    ) -> pa.Table:
+        """Some columns of a file's rows with ``uri`` and ``occurrence``."""
         with self.fs.open(posixpath.join(folder, path), "rb") as file:
-            return decoded(pq.read_metadata(file).metadata)
+            parquet = pq.ParquetFile(file)
+            rows = parquet.read(columns=["uri", *columns])
+            repeated = decoded(parquet.metadata.metadata)["occurrences"]
+        rows = rows.append_column("occurrence", _occurrences(repeated, len(rows)))
+        return rows if but is None else rows.filter(pc.not_equal(rows["status"], but))
 
-    def keys(self, folder: str, path: str) -> RowKeys:
-        """Keys of the input rows that a part holds."""
-        with self.fs.open(posixpath.join(folder, path), "rb") as file:
-            part = pq.ParquetFile(file)
-            uris = part.read(columns=["uri"])
-            repeated = decoded(part.schema_arrow.metadata)["occurrences"]
-        occurrences = [repeated.get(str(row), 0) for row in range(len(uris))]
-        keyed = uris.append_column("occurrence", pa.array(occurrences, pa.int32()))
-        return RowKeys.of(keyed, date=_date_of(path))
-
-    def finished(self, work: str, dates: Sequence[str]) -> RowKeys:
-        """Keys of all rows that need no work: published, or staged by an earlier try.
+    def finished(self, work: str, dates: Sequence[str], again: str = "nothing") -> RowKeys:
+        """Keys of all rows that need no reading: published, or staged by an earlier try.
 
         A killed try may have staged a part twice over, under two cuts of its rows; of
         parts that share rows one is kept.
+
+        Parameters
+        ----------
+        work : the staging folder
+        dates : nights of the published rows that matter
+        again : published rows that do not count: ``nothing``, ``failed`` or ``all``
         """
-        keys = RowKeys().union(*(self.keys(self.path, path) for path in self.published(dates)))
+        keys = self.done(work, dates, again)
+        repeats = (self.keys(self.staging(work), path) for path in self.staged(work, REPEAT))
+        return keys.union(*repeats)
+
+    def done(self, work: str, dates: Sequence[str], again: str = "nothing") -> RowKeys:
+        """As `finished`, without rows that wait for the features of another row."""
+        but = Status.FAILED if again == "failed" else None
+        published = [] if again == "all" else self.published(dates)
+        keys = RowKeys().union(*(self.keys(self.path, path, but) for path in published))
         staging = self.staging(work)
         parts = {path: self.keys(staging, path) for path in self.staged(work)}
         together = keys.union(*parts.values())
@@ -139,65 +111,117 @@ class FeatureTable:
         for path in set(self.staged(work)) - set(known):
             self.fs.rm_file(posixpath.join(self.staging(work), path))
 
-    def publish(self, work: str) -> None:
-        """Move every staged part to its place, so that readers see it.
+    def drop_repeats(self, work: str) -> None:
+        """Remove rows that waited for the features of others, once they have them."""
+        for path in self.staged(work, REPEAT):
+            self.fs.rm_file(posixpath.join(self.staging(work), path))
 
-        Locally a night that is new appears in one rename; parts that join a night, and
-        all parts on S3, appear one by one, each whole. A second try after a kill ends
-        the same.
+    def publish(self, works: Sequence[str], run_id: str, keep: bool = True) -> list[str]:
+        """Put the staged rows of some pieces of work into their nights, one step a night.
+
+        A staged row takes the place of a published one with its key. A second try after a
+        kill ends the same.
+
+        Parameters
+        ----------
+        works : staging folders
+        run_id : named in the files; their ``run`` says what this run brought
+        keep : whether other published rows of these nights stay
+
+        Returns
+        -------
+        Paths of the nights' files.
         """
-        staging = self.staging(work)
-        if isinstance(self.fs, LocalFileSystem):
-            for folder in sorted(Path(staging).glob("date=*")):
-                target = Path(self.path, folder.name)
-                try:
-                    os.rename(folder, target)
-                except OSError:
-                    for part in folder.glob("*.parquet"):
-                        os.replace(part, target / part.name)
-        else:
-            for path in self.staged(work):
-                self.fs.copy(posixpath.join(staging, path), posixpath.join(self.path, path))
-        if self.fs.exists(staging):
-            self.fs.rm(staging, recursive=True)
+        parts = [(self.staging(work), path) for work in works for path in self.staged(work)]
+        nights = sorted({date_of(path) for _, path in parts})
+        written = [
+            self._publish(night, [one for one in parts if date_of(one[1]) == night], run_id, keep)
+            for night in nights
+        ]
+        for work in works:
+            self.drop_staging(work)
+        return written
 
-    def manifests(self, suffix: str) -> list[dict[str, Any]]:
-        """Manifests of published runs whose ids end so, oldest first."""
-        pattern = posixpath.join(self.path, RUNS, f"*-{suffix}.json")
-        found = [json.loads(self.fs.cat_file(path)) for path in sorted(self.fs.glob(pattern))]
-        return [manifest for manifest in found if manifest["outcome"] == "published"]
+    def _publish(
+        self, night: str, parts: Sequence[tuple[str, str]], run_id: str, keep: bool
+    ) -> str:
+        brought = summed(self.facts(*part) for part in parts)
+        new = RowKeys().union(*(self.keys(*part) for part in parts))
+        before = [(self.path, path) for path in self.published([night])] if keep else []
+        facts = summed([*(self.facts(*file) for file in before), brought])
+        facts |= {"occurrences": {}, "statuses": {}, "error_codes": {}, "notes": {}}
+        rows = _counted(self._rows_of_night(before, new, parts), facts)
+        with self.fs.open(posixpath.join(*parts[0]), "rb") as file:
+            schema = pq.read_schema(file)
+        provenance = decoded(schema.metadata) | {"run_id": run_id}
+        for name in ("occurrences", *COUNTS, *SUMS):
+            provenance.pop(name, None)
+        facts["run"] = {"run_id": run_id, **brought}
+        path = self.replace(night, rows, schema.with_metadata(encoded(provenance)), facts)
+        for _, old in before:
+            if old != path:
+                self.fs.rm_file(posixpath.join(self.path, old))
+        return path
 
-    def write_run(self, run_id: str, manifest: Mapping[str, Any], configuration: str) -> str:
-        """Write a run's manifest and configuration; return the manifest's URL."""
-        name = f"{run_id}.json"
-        folder = posixpath.join(self.path, RUNS)
-        text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(self.fs, posixpath.join(folder, f"{run_id}.yaml"), configuration.encode())
-        write_atomically(self.fs, posixpath.join(folder, name), text.encode())
-        return join(self.root, RUNS, name)
+    def _rows_of_night(
+        self,
+        before: Sequence[tuple[str, str]],
+        new: RowKeys,
+        parts: Sequence[tuple[str, str]],
+    ) -> Iterator[tuple[pa.Table, pa.Array]]:
+        """Rows and occurrences: of published files those whose key is not new, then all new."""
+        for files, replaced in ((before, new), (parts, RowKeys())):
+            for folder, path in files:
+                with self.fs.open(posixpath.join(folder, path), "rb") as file:
+                    parquet = pq.ParquetFile(file)
+                    repeated = decoded(parquet.metadata.metadata)["occurrences"]
+                    occurrences = _occurrences(repeated, parquet.metadata.num_rows)
+                    first = 0
+                    for rows in row_groups(parquet):
+                        own = occurrences.slice(first, len(rows))
+                        first += len(rows)
+                        kept = ~replaced.contains(
+                            [date_of(path)] * len(rows), rows["uri"].to_pylist(), own.to_pylist()
+                        )
+                        if kept.any():
+                            yield rows.filter(pa.array(kept)), own.filter(pa.array(kept))
 
-    def part(self, path: str) -> Part:
-        """A published part with its size and checksum."""
-        data = self.fs.cat_file(posixpath.join(self.path, path))
-        rows = pq.read_metadata(io.BytesIO(data)).num_rows
-        return Part(path, rows, len(data), hashlib.sha256(data).hexdigest())
-
-    def _published_facts(self) -> dict[str, Any]:
+    def _published_facts(self) -> Facts:
         """Provenance of the published rows, which all share it; empty for an empty table."""
         for path in self.published():
             return self.facts(self.path, path)
         return {}
 
-    def _parts(self, folder: str) -> list[str]:
-        self.fs.invalidate_cache()
-        if not self.fs.exists(folder):
-            return []
-        found = [posixpath.relpath(path, folder) for path in self.fs.find(folder)]
-        return sorted(
-            path
-            for path in found
-            if path.startswith("date=") and posixpath.basename(path).startswith("part-")
-        )
+
+COUNTS = ("statuses", "error_codes", "notes")
+"""Facts of a file that count its rows."""
+SUMS = ("stage_seconds", "reused")
+"""Facts that say what its rows took: seconds by stage, and rows that were copied."""
+
+
+def summed(facts: Iterable[Facts]) -> Facts:
+    """Counts and sums of several files together."""
+    facts = list(facts)
+    counted = {
+        name: dict(sum((Counter(one.get(name, {})) for one in facts), Counter()))
+        for name in (*COUNTS, "stage_seconds")
+    }
+    return {**counted, "reused": sum(one.get("reused", 0) for one in facts)}
+
+
+def _counted(rows: Iterable[tuple[pa.Table, pa.Array]], facts: Facts) -> Iterator[pa.Table]:
+    """Pass the rows on; when they are through, ``facts`` holds their counts."""
+    first = 0
+    totals = {name: Counter[str]() for name in COUNTS}
+    for table, occurrences in rows:
+        for name, counts in row_counts(table).items():
+            totals[name].update(counts)
+        facts["occurrences"] |= {
+            str(first + row): number for row, number in enumerate(occurrences.to_pylist()) if number
+        }
+        first += len(table)
+        facts |= {name: dict(total) for name, total in totals.items()}
+        yield table
 
 
 class PartWriter:
@@ -208,11 +232,18 @@ class PartWriter:
     folder : the staging folder, on a file system that every worker reaches
     dimensions : of the embeddings
     metadata : provenance of every file
+    tally : handle of a :class:`pipelines.progress.Tally` that hears of repeated requests
     """
 
     def __init__(
-        self, url: str, storage: Storage, dimensions: int, metadata: Mapping[str, str]
+        self,
+        url: str,
+        storage: Storage,
+        dimensions: int,
+        metadata: Mapping[str, str],
+        tally: Any = None,
     ) -> None:
+        self.tally = tally
         self.url = url
         self.storage = storage
         self.dimensions = dimensions
@@ -220,20 +251,36 @@ class PartWriter:
         self.__name__ = "Write"
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        parts = [asdict(self._write(date, rows)) for date, rows in _by_date(table)]
+        waiting = pc.equal(table["status"], PENDING)
+        kinds = {PART: table.filter(pc.invert(waiting)), REPEAT: table.filter(waiting)}
+        parts = [
+            asdict(self._write(kind, date, rows))
+            for kind, some in kinds.items()
+            for date, rows in _by_date(some)
+        ]
+        tell_retries(self.tally)
         return pa.Table.from_pylist(parts)
 
-    def _write(self, date: str, rows: pa.Table) -> Part:
+    def _write(self, kind: str, date: str, rows: pa.Table) -> Part:
         features = as_features(rows, self.dimensions)
-        facts = part_facts(rows)
-        metadata = with_part_facts(self.metadata, facts)
-        buffer = io.BytesIO()
-        pq.write_table(features.replace_schema_metadata(metadata), buffer, compression="zstd")
-        data = buffer.getvalue()
-        name = f"date={date}/part-{_digest_of_keys(rows)}.parquet"
-        fs, folder = filesystem(self.url, self.storage)
-        write_atomically(fs, posixpath.join(folder, name), data)
-        return Part(name, len(rows), len(data), hashlib.sha256(data).hexdigest())
+        seconds = {
+            name.removeprefix(SECONDS): float(pc.sum(rows[name]).as_py() or 0.0)
+            for name in rows.column_names
+            if name.startswith(SECONDS)
+        }
+        facts = {"stage_seconds": seconds, "reused": 0}
+        return self.store(kind, date, features, rows["occurrence"].to_pylist(), facts)
+
+    def store(
+        self, kind: str, date: str, features: pa.Table, occurrences: list[int], facts: Facts
+    ) -> Part:
+        """Write rows that have the table's schema already, with what they took."""
+        uris = features["uri"].to_pylist()
+        repeated = {str(row): number for row, number in enumerate(occurrences) if number}
+        own = {"occurrences": repeated, **row_counts(features), **facts}
+        features = features.replace_schema_metadata(with_part_facts(self.metadata, own))
+        name = f"date={date}/{kind}-{_digest_of_keys(uris, occurrences)}.parquet"
+        return write_part(self.url, self.storage, name, features)
 
 
 def as_features(rows: pa.Table, dimensions: int) -> pa.Table:
@@ -248,21 +295,25 @@ def as_features(rows: pa.Table, dimensions: int) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def part_facts(rows: pa.Table) -> dict[str, Any]:
-    """Counts by status, error code and note, seconds of each stage, repetitions of URIs."""
+def row_counts(rows: pa.Table) -> dict[str, dict[str, int]]:
+    """How many rows have each status, error code and note."""
+    notes = rows["notes"].combine_chunks().flatten().drop_null()
     return {
-        "occurrences": {
-            str(row): number for row, number in enumerate(rows["occurrence"].to_pylist()) if number
-        },
-        "statuses": dict(Counter(rows["status"].to_pylist())),
-        "error_codes": dict(Counter(filter(None, rows["error_code"].to_pylist()))),
-        "notes": dict(Counter(note for some in rows["notes"].to_pylist() for note in some or ())),
-        "stage_seconds": {
-            name.removeprefix(SECONDS): float(pc.sum(rows[name]).as_py() or 0.0)
-            for name in rows.column_names
-            if name.startswith(SECONDS)
-        },
+        "statuses": _value_counts(rows["status"]),
+        "error_codes": _value_counts(rows["error_code"].drop_null()),
+        "notes": _value_counts(notes),
     }
+
+
+def _value_counts(values: pa.ChunkedArray | pa.Array) -> dict[str, int]:
+    return {one["values"]: one["counts"] for one in pc.value_counts(values).to_pylist()}
+
+
+def _occurrences(repeated: Mapping[str, int], rows: int) -> pa.Array:
+    numbers = np.zeros(rows, np.int32)
+    for row, number in repeated.items():
+        numbers[int(row)] = number
+    return pa.array(numbers)
 
 
 def _fixed_size(column: pa.ChunkedArray, dimensions: int) -> pa.Array:
@@ -281,14 +332,8 @@ def _by_date(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
         yield date, table.filter(pc.equal(table["date"], date))
 
 
-def _digest_of_keys(rows: pa.Table) -> str:
+def _digest_of_keys(uris: Iterable[str], occurrences: Iterable[int]) -> str:
     digest = hashlib.sha256()
-    for uri, occurrence in zip(
-        rows["uri"].to_pylist(), rows["occurrence"].to_pylist(), strict=True
-    ):
+    for uri, occurrence in zip(uris, occurrences, strict=True):
         digest.update(f"{occurrence}\0{uri}\0".encode())
     return digest.hexdigest()[:20]
-
-
-def _date_of(path: str) -> str:
-    return path.split("/")[0].removeprefix("date=")

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import ray
 from numpy.typing import NDArray
 from ray.data import Dataset
 
@@ -17,8 +18,9 @@ from item.images import ImageError, crop, decode, image_id
 from item.objects import CropGridGrounder, PhraseExtractor
 from item.perturb import NONE, Perturbation
 from item.profiles import Profile, Resources
-from item.tables import OBJECT
-from pipelines.stages import ERRORS, Columns, RowError, Stage, through
+from item.source_type import digital_source_type
+from item.tables import OBJECT, Status
+from pipelines.stages import ERRORS, PENDING, Columns, RowError, Stage, through
 
 EMBEDDING = pa.list_(pa.float32())
 EMBEDDINGS = pa.list_(EMBEDDING)
@@ -29,11 +31,20 @@ def featurize(images: Dataset, profile: Profile, perturbation: str = NONE) -> Da
     return through(images, stages(profile, perturbation))
 
 
-def stages(profile: Profile, perturbation: str = NONE) -> list[Stage]:
-    """The method, step by step; on perturbed images if a perturbation is named."""
+def stages(profile: Profile, perturbation: str = NONE, register: Any = None) -> list[Stage]:
+    """The method, step by step.
+
+    Parameters
+    ----------
+    profile : which models
+    perturbation : what is done to each image first
+    register : handle of a :class:`pipelines.reuse.Register`; without one, pictures that
+        come again are featurized again
+    """
     perturb = [] if perturbation == NONE else [Perturb(profile, perturbation)]
     return [
         *perturb,  # bytes -> bytes | error
+        Identify(profile, register),  # bytes -> image_id; known pictures step aside
         Decode(profile),  # bytes -> pixels, size, format | error
         Caption(profile),  # pixels -> caption
         FindObjects(profile),  # pixels, caption -> objects
@@ -68,19 +79,46 @@ class Perturb(Stage):
             return {ERRORS: RowError(error.code, error.message)}
 
 
+class Identify(Stage):
+    """Bytes to their SHA-256. Rows whose picture another row has step aside, as ``pending``."""
+
+    inputs: ClassVar = ("bytes", "uri", "date", "occurrence")
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {
+        "image_id": pa.string(),
+        "byte_count": pa.int64(),
+        "status": pa.string(),
+    }
+
+    def __init__(self, profile: Profile, register: Any = None) -> None:
+        # Those of decoding: Ray then reads, identifies and decodes in one task.
+        self.resources: Resources = profile.resources.decode
+        self.register = register
+
+    def process(self, columns: Columns) -> Columns:
+        ids = [image_id(data) for data in columns["bytes"]]
+        known = [False] * len(ids)
+        if self.register is not None:
+            names = zip(columns["date"], columns["occurrence"], columns["uri"], strict=True)
+            known = ray.get(self.register.known.remote(ids, list(names)))
+        return {
+            "image_id": ids,
+            "byte_count": [len(data) for data in columns["bytes"]],
+            "status": [PENDING if one else Status.OK for one in known],
+        }
+
+
 class Decode(Stage):
     """Bytes to pixels: the only stage that trusts nothing."""
 
     inputs: ClassVar = ("bytes",)
     outputs: ClassVar[Mapping[str, pa.DataType]] = {
-        "image_id": pa.string(),
-        "byte_count": pa.int64(),
         "pixels": pa.binary(),
         "pixel_rows": pa.int32(),
         "width": pa.int32(),
         "height": pa.int32(),
         "format": pa.string(),
         "jpeg_quality": pa.float32(),
+        "digital_source_type": pa.string(),
         "notes": pa.list_(pa.string()),
     }
     drops: ClassVar = ("bytes", "captions")
@@ -95,18 +133,18 @@ class Decode(Stage):
         return {name: [row.get(name) for row in rows] for name in names}
 
     def _decoded(self, data: bytes) -> dict[str, Any]:
-        row: dict[str, Any] = {"image_id": image_id(data), "byte_count": len(data)}
         try:
             image = decode(data, self.decoding)
         except ImageError as error:
-            return row | {ERRORS: RowError(error.code, error.message)}
-        return row | {
+            return {ERRORS: RowError(error.code, error.message)}
+        return {
             "pixels": image.pixels.tobytes(),
             "pixel_rows": len(image.pixels),
             "width": image.width,
             "height": image.height,
             "format": image.format,
             "jpeg_quality": image.jpeg_quality,
+            "digital_source_type": digital_source_type(data, image.format),
             "notes": [str(note) for note in image.notes],
         }
 

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from pipelines.storage import take_retries
+
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -26,6 +28,10 @@ class Counts:
 
     rows: int = 0
     errors: Mapping[str, int] = field(default_factory=dict)
+    reused: int = 0
+    """Rows that take the features of another row of the same picture."""
+    retries: int = 0
+    """Requests to S3 that had to be repeated."""
     ready: float = 0.0
     """When the last worker had its model, before which few rows get far."""
     last: float = 0.0
@@ -39,6 +45,8 @@ class Tally:
     def __init__(self) -> None:
         self.rows = 0
         self.errors: Counter[str] = Counter()
+        self.reused = 0
+        self.retries = 0
         self.ready_at = 0.0
         self.last = 0.0
 
@@ -47,13 +55,26 @@ class Tally:
         if not self.rows:
             self.ready_at = time.time()
 
-    def add(self, rows: int, errors: dict[str, int]) -> None:
+    def add(self, rows: int, errors: dict[str, int], reused: int = 0) -> None:
         self.rows += rows
+        self.reused += reused
         self.errors.update(errors)
         self.last = time.time()
 
+    def retried(self, requests: int) -> None:
+        """A worker had to repeat requests to S3."""
+        self.retries += requests
+
     def read(self) -> Counts:
-        return Counts(self.rows, dict(self.errors), self.ready_at, self.last)
+        return Counts(
+            self.rows, dict(self.errors), self.reused, self.retries, self.ready_at, self.last
+        )
+
+
+def tell_retries(tally: Any) -> None:
+    """Report what this process had to repeat since it last did."""
+    if tally is not None and (requests := take_retries()):
+        tally.retried.remote(requests)
 
 
 class Progress:
@@ -112,6 +133,8 @@ class Progress:
         words = [f"{self.rows:,}{of} images", f"{speed:.1f} images/s"]
         if self.total is not None and speed > 0:
             words.append(f"{_duration((self.total - self.rows) / speed)} left")
+        if self.counts.reused:
+            words.append(f"seen before: {self.counts.reused:,}")
         errors = sorted(self.counts.errors.items())
         words.append("rejected: " + (", ".join(f"{n} {code}" for code, n in errors) or "none"))
         return " · ".join(words)

@@ -29,7 +29,7 @@ def versions() -> dict[str, str]:
 
 def provenance(profile: Profile, run_id: str, perturbation: str = NONE) -> dict[str, str]:
     """Key-value metadata of a ``features`` file."""
-    return _encoded(
+    return encoded(
         {
             "table": "features",
             "schema_version": SCHEMA_VERSION,
@@ -54,10 +54,11 @@ def decoded(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
     return found
 
 
-def _encoded(values: Mapping[str, Any]) -> dict[str, str]:
+def encoded(values: Mapping[str, Any]) -> dict[str, str]:
+    """Key-value metadata of a file, as :func:`decoded` reads them."""
     return {PREFIX + key: json.dumps(value, sort_keys=True) for key, value in values.items()}
 
 
 def with_part_facts(metadata: Mapping[str, str], facts: Mapping[str, Any]) -> dict[str, str]:
     """A file's provenance together with what is true of this file alone."""
-    return {**metadata, **_encoded(facts)}
+    return {**metadata, **encoded(facts)}

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import compress
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +39,7 @@ from pipelines.input_columns import (
 from pipelines.input_files import date_in, source_in, uri_of
 from pipelines.input_rows import TABLE_ROWS, InputRow, as_label, tables
 from pipelines.inputs import ImageFiles, InputPlan, ParquetRows, Piece
+from pipelines.progress import tell_retries
 from pipelines.row_keys import RowKeys
 from pipelines.storage import (
     Location,
@@ -59,6 +61,7 @@ def read(
     *,
     max_bytes: int = 64 << 20,
     num_cpus: float = 0.25,
+    tally: Any = None,
 ) -> ray.data.Dataset:
     """Return the planned rows as a dataset with the schema ``item.tables.IMAGES``.
 
@@ -72,6 +75,7 @@ def read(
     storage : how S3 is reached
     max_bytes : size above which a file is rejected and not read whole
     num_cpus : CPUs that a read task claims; it mostly waits
+    tally : handle of a :class:`pipelines.progress.Tally` that hears of repeated requests
 
     Raises
     ------
@@ -85,6 +89,7 @@ def read(
         keys = RowKeys() if reference is None else ray.get(reference)
         for piece in batch["piece"].to_pylist():
             yield from tables(pickle.loads(piece), keys)  # made a few lines below
+        tell_retries(tally)
 
     pieces = [{"piece": pickle.dumps(piece)} for piece in plan.pieces]
     dataset = ray.data.from_items(pieces, override_num_blocks=min(len(pieces), 1000))

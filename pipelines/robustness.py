@@ -38,6 +38,7 @@ from pipelines import runs
 from pipelines.configuration import FeaturizeConfiguration, read_settings
 from pipelines.configuration import resolve as resolve_featurizing
 from pipelines.feature_table import FeatureTable
+from pipelines.head_folder import load_head
 from pipelines.labelled_rows import joined
 from pipelines.labelled_sample import Sampling, drawn_rows, write_sample, written_sample
 from pipelines.provenance import decoded, versions
@@ -50,7 +51,6 @@ from pipelines.storage import (
     redact,
     write_atomically,
 )
-from pipelines.training import load_head
 
 SAMPLE = "sample"
 FEATURES = "features"

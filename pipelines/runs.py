@@ -7,7 +7,8 @@ import json
 import posixpath
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -17,13 +18,17 @@ import ray
 from item.tables import ErrorCode, Status
 from pipelines import inputs, reading
 from pipelines.configuration import FeaturizeConfiguration
-from pipelines.feature_table import STAGING, FeatureTable, PartWriter
+from pipelines.counters import Counters
+from pipelines.feature_table import FeatureTable, PartWriter, summed
 from pipelines.featurize import stages
 from pipelines.inputs import InputPlan
+from pipelines.lease import Lease
 from pipelines.memory import PeakMemory
 from pipelines.progress import Progress, Tally
 from pipelines.provenance import provenance, versions
+from pipelines.publication import STAGING, date_of
 from pipelines.ray_start import start_ray
+from pipelines.reuse import ImageIndex, Register, copied, seen_before
 from pipelines.row_keys import RowKeys
 from pipelines.stages import through, workers
 from pipelines.storage import (
@@ -32,6 +37,7 @@ from pipelines.storage import (
     join,
     normalise,
     redact,
+    take_retries,
     write_atomically,
 )
 
@@ -48,8 +54,19 @@ class Featurizing:
     plan: InputPlan
     table: FeatureTable
     feature_set_id: str
+    origin: str
+    """Stands for input, feature set and how the input is read."""
     work: str
     """Names the staging folder; the same for every try at the same work."""
+
+    @property
+    def again(self) -> str:
+        """Published rows that are computed anew."""
+        return self.configuration.again
+
+    def finished(self) -> RowKeys:
+        """Keys of rows that need no reading any more."""
+        return self.table.finished(self.work, self.plan.dates, self.again)
 
     def remarks(self) -> list[str]:
         """What its owner should know of the input before the work begins."""
@@ -102,97 +119,249 @@ def prepare(configuration: FeaturizeConfiguration) -> Featurizing:
         normalise(configuration.input),
         configuration.reading.model_dump_json(),
     ]
-    work = hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
-    plan = inputs.plan(configuration.input, configuration.reading, storage, _today(table, work))
-    return Featurizing(configuration, plan, table, feature_set_id, work)
+    origin = _digest(what)
+    again = configuration.again
+    work = origin if again == "nothing" else _digest([origin, again])
+    plan = inputs.plan(configuration.input, configuration.reading, storage, _today(table, origin))
+    return Featurizing(configuration, plan, table, feature_set_id, origin, work)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Work that is done and not published."""
+
+    job: Featurizing
+    run_id: str
+    left: int | None
+    """Rows that this run had to compute; None if unknown."""
+    parts: tuple[dict[str, Any], ...]
+    """What each staged part says of itself."""
+    dates: tuple[str, ...]
+    """The date of each part."""
+    timing: dict[str, Any]
 
 
 def run(job: Featurizing) -> dict[str, Any]:
-    """Do the work that is left, publish it, and return the manifest.
+    """Do the work that is left, publish it, and return the manifest; see :func:`run_together`."""
+    return run_together([job])[0]
+
+
+def run_together(jobs: Sequence[Featurizing]) -> list[dict[str, Any]]:
+    """Do the work that is left of jobs for one table, publish it at once, return manifests.
 
     Ray is started if it is not running. A run that was killed goes on where it was; one
     that is done already does nothing.
 
     Raises
     ------
+    LeaseHeldError
+        Another run works on a night of this table.
+    LeaseLostError
+        Another run took a night over; nothing is published.
     ErrorRateError
-        The manifest is written, nothing is published, finished rows are kept aside.
+        Manifests are written, nothing is published, finished rows are kept aside.
     """
-    table, storage = job.table, job.configuration.storage
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{_suffix(job.work)}"
-    finished = table.finished(job.work, job.plan.dates)
-    left = reading.count_left(job.plan, finished, storage)
-    timing = _compute(job, run_id, finished, left) if left != 0 else {}
+    if all(_is_done(job) for job in jobs):
+        return [_manifest(_nothing(job), []) | {"outcome": "nothing_to_do"} for job in jobs]
+    with _leases(jobs) as held:
+        staged = [stage(job) for job in jobs]
+        check_error_rates(staged)
+        for lease in held:
+            lease.check()
+        return publish(staged)
+
+
+@contextmanager
+def _leases(jobs: Sequence[Featurizing]) -> Iterator[list[Lease]]:
+    """The right to publish the nights of some jobs, until the block ends."""
+    configuration = jobs[0].configuration
+    nights = sorted({night for job in jobs for night in job.plan.dates})
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                Lease(
+                    jobs[0].table.root,
+                    night,
+                    configuration.storage,
+                    configuration.lease_seconds,
+                    configuration.exclusive_lease,
+                )
+            )
+            for night in nights
+        ]
+
+
+def stage(job: Featurizing) -> Staged:
+    """Do the work that is left, and leave its rows aside.
+
+    Raises
+    ------
+    RuntimeError
+        If rows are missing then; what is done is kept for the next run.
+    """
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{_suffix(job.origin)}"
+    finished = job.finished()
+    left = reading.count_left(job.plan, finished, job.configuration.storage)
+    waiting = bool(job.table.staged(job.work, "repeat"))
+    timing = _compute(job, run_id, finished, left) if left != 0 or waiting else {}
     _check_all_there(job)
-    staged = table.staged(job.work)
-    landed = _landed(job, staged)
-    facts = [table.facts(table.staging(job.work), path) for path in staged]
-    facts += [table.facts(table.path, path) for path in landed]
-    manifest = _manifest(job, run_id, facts, left, timing)
-    if not facts:
-        return manifest | {"outcome": "nothing_to_do"}
-    if _error_rate(manifest["rows"]) > job.configuration.max_error_rate:
-        table.write_run(run_id, manifest, job.configuration.as_yaml())
-        raise ErrorRateError(_too_many(manifest["rows"], job.configuration.max_error_rate))
-    table.publish(job.work)
-    parts = [asdict(table.part(path)) for path in sorted({*staged, *landed})]
-    manifest |= {"outcome": "published", "files": parts}
-    manifest["manifest"] = table.write_run(run_id, manifest, job.configuration.as_yaml())
-    return manifest
+    paths = job.table.staged(job.work)
+    facts = tuple(job.table.facts(job.table.staging(job.work), path) for path in paths)
+    return Staged(job, run_id, left, facts, tuple(map(date_of, paths)), timing)
 
 
-def _landed(job: Featurizing, staged: Iterable[str]) -> list[str]:
-    """Published parts of this work that no manifest names: their run was killed just then."""
-    suffix = _suffix(job.work)
-    reported = {
-        file["path"] for manifest in job.table.manifests(suffix) for file in manifest["files"]
-    }
-    known = reported.union(staged)
-    return [
-        path
+def _nothing(job: Featurizing) -> Staged:
+    """Of a job that has nothing left to do."""
+    return Staged(job, "", 0, (), (), {})
+
+
+def check_error_rates(work: Sequence[Staged]) -> None:
+    """ErrorRateError if a night of some pieces of work has too many rows without features.
+
+    Rows that are tried again were published before and may only get better.
+    """
+    configuration = work[0].job.configuration
+    if configuration.again == "failed":
+        return
+    nights = sorted({night for one in work for night in one.dates})
+    for night in nights:
+        mine = [
+            part
+            for one in work
+            for part, date in zip(one.parts, one.dates, strict=True)
+            if date == night
+        ]
+        too_many = _too_many(night, summed(mine), configuration.max_error_rate)
+        if too_many:
+            for one in work:
+                one.job.table.write_run(
+                    one.run_id, _manifest(one, one.parts), one.job.configuration.as_yaml()
+                )
+            raise ErrorRateError(too_many)
+
+
+def publish(work: Sequence[Staged]) -> list[dict[str, Any]]:
+    """Publish what was staged, one step a night, and return the manifests.
+
+    Of a run that was killed between its last publication and its manifest, the next one
+    writes the manifest.
+    """
+    table, again = work[0].job.table, work[0].job.again
+    run_id = work[0].run_id
+    landed = [_landed(one.job) for one in work]
+    written = table.publish([one.job.work for one in work], run_id, keep=again != "all")
+    files = [asdict(table.part(path)) for path in written]
+    manifests = []
+    for one, before in zip(work, landed, strict=True):
+        parts = [*one.parts, *(facts for _, facts in before)]
+        manifest = _manifest(one, parts)
+        if not parts:
+            manifests.append(manifest | {"outcome": "nothing_to_do"})
+            continue
+        own = files + [asdict(table.part(path)) for path, _ in before if path not in written]
+        manifest |= {"outcome": "published", "files": own}
+        manifest["runs"] = sorted({facts["run_id"] for facts in parts} | {run_id})
+        configuration = one.job.configuration.as_yaml()
+        manifest["manifest"] = table.write_run(one.run_id, manifest, configuration)
+        manifests.append(manifest)
+    return manifests
+
+
+def _is_done(job: Featurizing) -> bool:
+    """Whether every row is published and every publication has its manifest."""
+    if job.again == "all" or job.table.staged(job.work) or _landed(job):
+        return False
+    return reading.count_left(job.plan, job.finished(), job.configuration.storage) == 0
+
+
+def _landed(job: Featurizing) -> list[tuple[str, dict[str, Any]]]:
+    """Published nights that no manifest names, with what their run brought.
+
+    Their run was killed just then.
+    """
+    suffix = _suffix(job.origin)
+    told = {run for manifest in job.table.manifests(suffix) for run in manifest.get("runs", [])}
+    files = {
+        path: job.table.facts(job.table.path, path).get("run", {})
         for path in job.table.published(job.plan.dates)
-        if path not in known and job.table.facts(job.table.path, path)["run_id"].endswith(suffix)
+    }
+    return [
+        (path, run)
+        for path, run in files.items()
+        if run.get("run_id", "").endswith(suffix) and run["run_id"] not in told
     ]
 
 
-def _suffix(work: str) -> str:
+def _digest(what: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
+
+
+def _suffix(origin: str) -> str:
     """How the ids of a work's runs end."""
-    return work[:8]
+    return origin[:8]
 
 
 def _compute(job: Featurizing, run_id: str, finished: RowKeys, left: int | None) -> dict[str, Any]:
     """Featurize what is left into staged parts; returns times and memory."""
     started = time.monotonic()
-    known = job.table.staged(job.work)
+    known = [path for kind in ("part", "repeat") for path in job.table.staged(job.work, kind)]
     _remember_date(job)
     start_ray(job.configuration.object_store_gb)
     tally = Tally.remote()  # type: ignore[attr-defined]
     with PeakMemory() as memory, Progress(tally, left) as progress:
-        known += [part["path"] for part in _process(job, run_id, finished, tally)]
+        if left != 0:
+            known += [part["path"] for part in _process(job, run_id, finished, tally)]
     job.table.drop_strays(job.work, known)
+    _copy(job, run_id)
     return {
         "rows_computed": progress.rows,
         "seconds": round(time.monotonic() - started, 3),
         "start_up_seconds": round(progress.start_up_seconds, 3),
         "images_per_second": round(progress.images_per_second, 3),
         "peak_memory_bytes": memory.peak_bytes,
+        "storage_retries": progress.counts.retries + take_retries(),
         "cpus": ray.cluster_resources().get("CPU", 0.0),
         "gpus": ray.cluster_resources().get("GPU", 0.0),
     }
 
 
-def _manifest(
-    job: Featurizing,
-    run_id: str,
-    facts: list[dict[str, Any]],
-    left: int | None,
-    timing: dict[str, Any],
-) -> dict[str, Any]:
+def _copy(job: Featurizing, run_id: str) -> None:
+    """Give rows whose picture another row has the features of that row."""
+    configuration = job.configuration
+    done = job.table.done(job.work, job.plan.dates, job.again)
+    index = _seen_before(job)
+    writer = _writer(job, run_id)
+    rows = configuration.rows_per_part
+    for _ in copied(job.table, job.work, index, writer, done, rows):
+        pass
+    job.table.drop_repeats(job.work)
+
+
+def _seen_before(job: Featurizing) -> ImageIndex:
+    without = job.plan.dates if job.again == "all" else ()
+    nights = job.configuration.reuse_nights
+    return seen_before(job.table, job.work, nights, without)
+
+
+def _writer(job: Featurizing, run_id: str, tally: Any = None) -> PartWriter:
+    configuration, profile = job.configuration, job.configuration.profile
+    return PartWriter(
+        join(configuration.output, STAGING, job.work),
+        configuration.storage,
+        profile.dimensions,
+        provenance(profile, run_id, configuration.perturbation),
+        tally,
+    )
+
+
+def _manifest(staged: Staged, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What a run says of itself; ``rows`` are those that it publishes."""
+    job, left, timing = staged.job, staged.left, staged.timing
     plan, profile = job.plan, job.configuration.profile
     done_before = None if plan.rows is None or left is None else plan.rows - left
+    facts = summed(parts)
     return {
-        "run_id": run_id,
+        "run_id": staged.run_id,
         "outcome": "too_many_errors",
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "feature_set_id": job.feature_set_id,
@@ -210,6 +379,7 @@ def _manifest(
             "notes": list(plan.notes),
         },
         "rows": {"done_before": done_before, **_counts(facts)},
+        "reuse": reuse(facts),
         **timing,
         "stages": _stage_speeds(facts, job.configuration, timing.get("cpus", 0.0)),
     }
@@ -227,89 +397,97 @@ def _process(
         max_bytes=profile.decoding.max_bytes,
         # As a decoding task: Ray then reads and decodes in one, without a copy between.
         num_cpus=profile.resources.decode.cpus,
+        tally=tally,
     )
-    features = through(images, stages(profile, configuration.perturbation), tally)
-    writer = PartWriter(
-        join(configuration.output, STAGING, job.work),
-        configuration.storage,
-        profile.dimensions,
-        provenance(profile, run_id, configuration.perturbation),
-    )
-    parts = features.map_batches(
-        writer, batch_size=configuration.rows_per_part, batch_format="pyarrow", num_cpus=0.1
+    register = None
+    if configuration.reuse:
+        register = Register.remote(_seen_before(job).halves)  # type: ignore[attr-defined]
+    steps = stages(profile, configuration.perturbation, register)
+    parts = through(images, steps, tally, Counters("featurize")).map_batches(
+        _writer(job, run_id, tally),
+        batch_size=configuration.rows_per_part,
+        batch_format="pyarrow",
+        num_cpus=0.1,
     )
     yield from parts.iter_rows()
 
 
-def _today(table: FeatureTable, work: str) -> date:
+def _today(table: FeatureTable, origin: str) -> date:
     """The date for input that has none: that of the first try at this work, else today.
 
     So a job that is started again on another day neither mixes dates nor begins anew.
     """
-    path = posixpath.join(table.staging(work), "date.json")
+    path = posixpath.join(table.staging(origin), "date.json")
     if table.fs.exists(path):
         return date.fromisoformat(json.loads(table.fs.cat_file(path)))
-    for manifest in table.manifests(_suffix(work)):
+    for manifest in table.manifests(_suffix(origin)):
         return date.fromisoformat(manifest["input"]["default_date"])
     return datetime.now(UTC).date()
 
 
 def _remember_date(job: Featurizing) -> None:
-    path = posixpath.join(job.table.staging(job.work), "date.json")
+    path = posixpath.join(job.table.staging(job.origin), "date.json")
     write_atomically(job.table.fs, path, json.dumps(job.plan.default_date).encode())
 
 
-def _counts(facts: list[dict[str, Any]]) -> dict[str, Any]:
-    totals = {
-        name: sum((Counter(fact[name]) for fact in facts), Counter())
-        for name in ("statuses", "error_codes", "notes")
-    }
+def _counts(facts: dict[str, Any]) -> dict[str, Any]:
     return {
-        "total": totals["statuses"].total(),
-        "by_status": dict(totals["statuses"]),
-        "by_error_code": dict(totals["error_codes"]),
-        "by_note": dict(totals["notes"]),
+        "total": sum(facts["statuses"].values()),
+        "by_status": facts["statuses"],
+        "by_error_code": facts["error_codes"],
+        "by_note": facts["notes"],
     }
+
+
+def reuse(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """How many of the rows with features took those of another row of the same picture."""
+    images = facts["statuses"].get(Status.OK, 0)
+    rate = facts["reused"] / images if images else 0.0
+    return {"images": images, "reused": facts["reused"], "rate": round(rate, 6)}
 
 
 def _stage_speeds(
-    facts: list[dict[str, Any]], configuration: FeaturizeConfiguration, cpus: float
+    facts: dict[str, Any], configuration: FeaturizeConfiguration, cpus: float
 ) -> list[dict[str, Any]]:
     """How fast each stage is: what one worker does in a second, and how many there are."""
-    seconds = sum((Counter(fact["stage_seconds"]) for fact in facts), Counter())
-    rows = sum(sum(fact["statuses"].values()) for fact in facts)
+    seconds = facts["stage_seconds"]
+    rows = sum(facts["statuses"].values()) - facts["reused"]
     return [
         {
             "stage": stage.name,
             "workers": workers(stage.resources, cpus),
-            "worker_seconds": round(seconds[stage.name], 3),
-            "images_per_second": round(rows / max(seconds[stage.name], 1e-9), 3),
+            "worker_seconds": round(seconds.get(stage.name, 0.0), 3),
+            "images_per_second": round(rows / max(seconds.get(stage.name, 0.0), 1e-9), 3),
         }
         for stage in stages(configuration.profile, configuration.perturbation)
         if rows
     ]
 
 
-def _error_rate(rows: dict[str, Any]) -> float:
-    repeated = rows["by_error_code"].get(ErrorCode.DUPLICATE_URI, 0)
-    counted = rows["total"] - repeated
-    return (counted - rows["by_status"].get(Status.OK, 0)) / counted if counted else 0.0
-
-
-def _too_many(rows: dict[str, Any], limit: float) -> str:
-    reasons = Counter(rows["by_error_code"])
-    reasons.pop(ErrorCode.DUPLICATE_URI, None)
-    code, number = reasons.most_common(1)[0]
-    return (
-        f"{_error_rate(rows):.1%} of the rows are without features, more than the "
-        f"{limit:.1%} that max_error_rate allows, most often ({number} rows) because: "
-        f"{ErrorCode(code).sentence} Nothing was published."
-    )
+def _too_many(night: str, facts: dict[str, Any], limit: float) -> str | None:
+    """A sentence if more rows than allowed are without features, for one kind of reason."""
+    codes = {
+        code: number
+        for code, number in facts["error_codes"].items()
+        if code != ErrorCode.DUPLICATE_URI
+    }
+    repeated = facts["error_codes"].get(ErrorCode.DUPLICATE_URI, 0)
+    rows = sum(facts["statuses"].values()) - repeated
+    for status, kind in ((Status.REJECTED, "lasting"), (Status.FAILED, "passing")):
+        mine = Counter({c: n for c, n in codes.items() if ErrorCode(c).status is status})
+        if rows and mine.total() / rows > limit:
+            code, number = mine.most_common(1)[0]
+            return (
+                f"Of the rows of {night}, {mine.total() / rows:.1%} are without features for "
+                f"{kind} reasons, more than the {limit:.1%} that max_error_rate allows, most "
+                f"often ({number} rows) because: {ErrorCode(code).sentence} Nothing was published."
+            )
+    return None
 
 
 def _check_all_there(job: Featurizing) -> None:
     """The first promise, checked on every run: each input row once in the output."""
-    finished = job.table.finished(job.work, job.plan.dates)
+    finished = job.table.done(job.work, job.plan.dates, job.again)
     missing = reading.count_left(job.plan, finished, job.configuration.storage)
     if missing:
         raise RuntimeError(

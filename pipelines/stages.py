@@ -27,6 +27,9 @@ Columns = Mapping[str, Any]
 SECONDS = "seconds_"
 """Prefix of the columns that carry each row's share of a stage's time to the manifest."""
 
+PENDING = "pending"
+"""Status, within a run, of a row whose picture another row has: it takes that row's features."""
+
 
 @dataclass(frozen=True)
 class RowError:
@@ -70,11 +73,18 @@ class Stage(ABC):
         """Outputs for a batch of rows that are all fit: same length, same order."""
 
 
-def through(images: Dataset, stages: Sequence[Stage], tally: Any = None) -> Dataset:
+def through(
+    images: Dataset, stages: Sequence[Stage], tally: Any = None, counters: Any = None
+) -> Dataset:
     """Send a dataset through stages, one after the other, all at work at the same time.
 
-    ``tally``, a handle of :class:`pipelines.progress.Tally`, hears of workers that are
-    ready and of the rows that leave the last stage.
+    Parameters
+    ----------
+    images : of the schema ``item.tables.IMAGES``
+    stages : in their order
+    tally : handle of a :class:`pipelines.progress.Tally`, which hears of workers that are
+        ready and of the rows that leave the last stage
+    counters : :class:`pipelines.counters.Counters` that count these rows too
     """
     for stage in stages:
         images = _apply(images, stage, tally)
@@ -82,7 +92,9 @@ def through(images: Dataset, stages: Sequence[Stage], tally: Any = None) -> Data
         return images
     # With the resources of the last stage, so that Ray runs both in one task.
     cpus = stages[-1].resources.cpus
-    return images.map_batches(_count(tally), batch_size=None, batch_format="pyarrow", num_cpus=cpus)
+    return images.map_batches(
+        _count(tally, counters), batch_size=None, batch_format="pyarrow", num_cpus=cpus
+    )
 
 
 def workers(resources: Resources, cluster_cpus: float) -> int | None:
@@ -152,12 +164,15 @@ def _task(stage: Stage) -> Callable[[pa.Table], pa.Table]:
     return run
 
 
-def _count(tally: Any) -> Callable[[pa.Table], pa.Table]:
-    """Tell the tally of each batch that passes."""
+def _count(tally: Any, counters: Any) -> Callable[[pa.Table], pa.Table]:
+    """Tell the tally and the counters of each batch that passes."""
 
     def count(table: pa.Table) -> pa.Table:
         errors = Counter(filter(None, table["error_code"].to_pylist()))
-        tally.add.remote(len(table), dict(errors))
+        reused = pc.sum(pc.equal(table["status"], PENDING)).as_py() or 0
+        tally.add.remote(len(table), dict(errors), reused)
+        if counters is not None:
+            counters.add(table)
         return table
 
     return count

@@ -18,7 +18,8 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -181,8 +182,29 @@ def _s3_path(url: str) -> str:
     return path
 
 
+_retries = 0
+
+
+def take_retries() -> int:
+    """How many S3 requests this process had to repeat since it was last asked."""
+    global _retries
+    taken, _retries = _retries, 0
+    return taken
+
+
+class _CountingS3(s3fs.S3FileSystem):
+    """Counts the requests that botocore repeats before one succeeds."""
+
+    async def _call_s3(self, method: str, *arguments: Any, **options: Any) -> Any:
+        global _retries
+        answer = await super()._call_s3(method, *arguments, **options)
+        if isinstance(answer, dict):
+            _retries += answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)
+        return answer
+
+
 def _new_s3(storage: Storage) -> s3fs.S3FileSystem:
-    fs = s3fs.S3FileSystem(
+    fs = _CountingS3(
         anon=storage.anonymous,
         endpoint_url=storage.endpoint_url,
         client_kwargs={"region_name": storage.region} if storage.region else {},
@@ -239,11 +261,43 @@ def write_atomically(fs: AbstractFileSystem, path: str, content: bytes | Path) -
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    folder = os.open(target.parent, os.O_RDONLY)
+    _flush_folder(target.parent)
+
+
+def _flush_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def replacing(fs: AbstractFileSystem, path: str) -> Iterator[Path]:
+    """A local file to write, which takes the place of `path` in one step when the block ends.
+
+    Locally it lies hidden beside `path` and is renamed. On S3 it lies in the folder for
+    temporary files, which must have room for it, and is uploaded; the upload appears when
+    it is complete. If the block raises, nothing changes.
+    """
+    if not isinstance(fs, LocalFileSystem):
+        with tempfile.TemporaryDirectory() as folder:
+            aside = Path(folder, posixpath.basename(path))
+            yield aside
+            fs.put_file(str(aside), path)
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name[:200]}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield aside
+        with open(aside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, target)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    _flush_folder(target.parent)
 
 
 _CHECK = {"connect_timeout": 3.0, "read_timeout": 10.0, "retries": 0}

@@ -30,7 +30,6 @@ from pipelines.storage import (
     Storage,
     check_writable,
     filesystem,
-    is_s3,
     join,
     redact,
     write_atomically,
@@ -331,13 +330,6 @@ def _publish(job: TrainingJob, head: Head, manifest: dict[str, Any]) -> None:
     fs.invalidate_cache()
     if fs.exists(checkpoints):
         fs.rm(checkpoints, recursive=True)
-
-
-def load_head(url: str, storage: Storage) -> Head:
-    """A head from a local folder or an ``s3://`` prefix; errors as :meth:`Head.load`."""
-    fs, path = filesystem(url, storage)
-    where = redact(url) if is_s3(url) else path
-    return Head.read(lambda name: fs.cat_file(posixpath.join(path, name)), where)
 
 
 def _plain(epoch: Epoch) -> dict[str, Any]:

@@ -43,6 +43,7 @@ COLUMNS = sorted(
         "local_misalignment",
         "notes",
         "byte_count",
+        "digital_source_type",
     ]
 )
 """What ``pd.read_parquet`` returns, written out so that it cannot change unnoticed."""

@@ -43,6 +43,8 @@ def test_ray_accepts_the_file(cluster: Cluster) -> None:
     filled = check(cluster)
     assert filled["max_workers"] == cluster["max_workers"]
     assert filled["available_node_types"]["gpu_worker"]["min_workers"] == 0
+    machines = [worker["node_config"]["InstanceType"] for worker in workers(filled)]
+    assert len(set(machines)) == len(machines) == 2
 
 
 def misspell(cluster: Cluster) -> None:
@@ -123,6 +125,11 @@ def test_cluster_asks_for_a_token_on_every_node(cluster: Cluster) -> None:
     assert "RAY_AUTH_MODE=token" in commands(cluster, "setup_commands")
     assert cluster["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"
     assert "--dashboard-host=127.0.0.1" in commands(cluster, "head_start_ray_commands")
+
+
+def test_every_node_serves_its_metrics_at_one_port(cluster: Cluster) -> None:
+    for kind in ("head_start_ray_commands", "worker_start_ray_commands"):
+        assert "--metrics-export-port=8080" in commands(cluster, kind)
 
 
 def test_file_holds_no_credentials(cluster: Cluster) -> None:

@@ -51,6 +51,19 @@ class TrainingSource(BaseModel):
     rows: int = Field(ge=1)
 
 
+class ErrorRates(BaseModel):
+    """How often a head called pictures likely_generated that it had never seen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    measured_on: str
+    """Which pictures, in words for a reader of a report."""
+    real_rows: int = Field(ge=1)
+    real_flagged: int = Field(ge=0)
+    generated_rows: int = Field(ge=1)
+    generated_flagged: int = Field(ge=0)
+
+
 class Description(BaseModel):
     """What ``head.json`` says."""
 
@@ -69,6 +82,7 @@ class Description(BaseModel):
     training_sources: tuple[TrainingSource, ...] = ()
     metrics: dict[str, Any] = {}
     """By split: rows that the head was calibrated on, and those that ended its training."""
+    error_rates: ErrorRates | None = None
     notes: tuple[str, ...] = ()
     code_version: str = ""
     files: dict[FileName, str] = {}

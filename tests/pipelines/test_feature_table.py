@@ -18,14 +18,17 @@ from fsspec.implementations.local import LocalFileSystem
 from item.errors import UsageError
 from item.profiles import load_profile
 from item.tables import features_schema
-from pipelines.feature_table import STAGING, FeatureTable, PartWriter
+from pipelines.feature_table import FeatureTable, PartWriter
 from pipelines.provenance import decoded, provenance
+from pipelines.publication import NIGHT as FILE
+from pipelines.publication import STAGING
 from pipelines.storage import Storage, filesystem, join
 from tests.feature_rows import COLUMNS, DIMENSIONS, NIGHT, done
 
 STORAGE = Storage(retries=0)
 NEXT = "2026-01-31"
 WORK = "0123456789abcdef"
+RUN = "20260131T000000.000000Z-01234567"
 METADATA = {"item.feature_set_id": '"mini-0"', "item.run_id": '"a run"'}
 
 pytestmark = pytest.mark.timeout(60)
@@ -173,7 +176,7 @@ def test_of_staged_parts_that_share_rows_one_is_kept(root: str) -> None:
     assert len(left) == 2 and set(apart) < set(left)
     assert len(keys) == 4
     assert keys.contains([NIGHT] * 3, ["b", "d", "e"], [0] * 3).all()
-    table(root).publish(WORK)
+    publish(root)
     assert len(uris(root)) == 4
 
 
@@ -234,79 +237,170 @@ def test_table_that_names_no_perturbation_has_none(tmp_path: Path) -> None:
 # Publishing
 
 
-def test_published_night_is_seen_and_staging_is_gone(root: str) -> None:
-    parts = stage(root, done("a", "bad")) + stage(root, done("c", date=NEXT))
-    before = {path: table(root).facts(table(root).staging(WORK), path) for path in parts}
-    table(root).publish(WORK)
-    assert table(root).published() == sorted(parts)
-    assert table(root).published([NEXT]) == parts[1:]
+def publish(root: str, keep: bool = True) -> list[str]:
+    return table(root).publish([WORK], RUN, keep)
+
+
+def test_published_night_is_one_file_and_staging_is_gone(root: str) -> None:
+    stage(root, done("a", "bad"))
+    stage(root, done("b"))
+    stage(root, done("c", date=NEXT))
+    paths = [f"date={night}/{FILE}" for night in (NIGHT, NEXT)]
+    assert publish(root) == table(root).published() == paths
+    assert table(root).published([NEXT]) == paths[1:]
     assert table(root).staged(WORK) == []
-    assert uris(root, NIGHT) == ["a", "bad"] and uris(root, NEXT) == ["c"]
-    assert {path: table(root).facts(table(root).path, path) for path in parts} == before
+    assert uris(root, NIGHT) == ["a", "b", "bad"] and uris(root, NEXT) == ["c"]
+
+
+def test_night_says_what_its_rows_are_and_what_its_run_brought(root: str) -> None:
+    metadata = provenance(load_profile("mini"), "an older run")
+    for rows in (done("a", "bad", "a"), done("c", "d")):
+        PartWriter(join(root, STAGING, WORK), STORAGE, DIMENSIONS, metadata)(rows)
+    [path] = publish(root)
+    facts = table(root).facts(table(root).path, path)
+    assert facts["statuses"] == {"ok": 4, "rejected": 1}
+    assert facts["error_codes"] == {"truncated": 1}
+    assert facts["stage_seconds"] == {"decode": 2.5}
+    assert list(facts["occurrences"].values()) == [1]
+    assert facts["run_id"] == facts["run"]["run_id"] == RUN
+    assert facts["feature_set_id"] == load_profile("mini").feature_set_id()
+    stage(root, done("e"))
+    publish(root)
+    again = table(root).facts(table(root).path, path)
+    assert again["statuses"] == {"ok": 5, "rejected": 1}
+    assert again["run"]["statuses"] == {"ok": 1}
+    assert again["file_id"] != facts["file_id"]
 
 
 def test_publishing_nothing_changes_nothing(root: str) -> None:
     write(root, done("a"))
-    table(root).publish(WORK)
+    assert publish(root) == []
     assert uris(root) == ["a"]
 
 
-def test_new_night_appears_in_one_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = str(tmp_path)
-    for name in "abc":
-        stage(root, done(name))
-    rename, seen = os.rename, []
-
-    def watched(source: str, target: str) -> None:
-        seen.append(len(table(root).published()))
-        rename(source, target)
-        seen.append(len(table(root).published()))
-
-    monkeypatch.setattr(os, "rename", watched)
-    table(root).publish(WORK)
-    assert seen == [0, 3]
-
-
-def test_parts_join_a_night_that_is_there(root: str) -> None:
-    [old] = write(root, done("a", "b"))
-    before = table(root).part(old["path"])
-    stage(root, done("c"))
-    stage(root, done("d", "bad"))
-    table(root).publish(WORK)
-    assert uris(root) == ["a", "b", "bad", "c", "d"]
-    assert table(root).part(old["path"]) == before
-
-
-@pytest.mark.parametrize("night_exists", [False, True])
-def test_publication_interrupted_halfway_is_finished_by_the_next(
-    root: str, night_exists: bool
+def test_night_appears_and_changes_in_one_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if night_exists:
-        write(root, done("old"))
-    paths = stage(root, done("a", "b")) + stage(root, done("c")) + stage(root, done("d", date=NEXT))
-    fs, path = filesystem(root, STORAGE)
-    source, target = f"{table(root).staging(WORK)}/{paths[0]}", f"{path}/{paths[0]}"
-    if isinstance(fs, LocalFileSystem):
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(source, target)
-    else:
-        fs.copy(source, target)
-    keys = table(root).finished(WORK, [NIGHT, NEXT])
-    assert len(keys) == 4 + night_exists
-    table(root).publish(WORK)
-    assert uris(root) == ["a", "b", "c", "d", *["old"] * night_exists]
+    root = str(tmp_path)
+    replace, seen = os.replace, []
+
+    def rows() -> int:
+        return len(uris(root)) if table(root).published() else 0
+
+    def watched(source: Any, target: Any) -> None:
+        seen.append(rows())
+        replace(source, target)
+        seen.append(rows())
+
+    for names in ("abc", "de"):
+        for name in names:
+            stage(root, done(name))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", watched)
+            publish(root)
+    assert seen == [0, 3, 3, 5]
+
+
+def test_rows_join_a_night_and_take_the_place_of_their_like(root: str) -> None:
+    stage(root, done("a", "bad", "c"))
+    publish(root)
+    stage(root, done("bad", "d", caption=["new", "new"]))
+    publish(root)
+    frame = pd.read_parquet(root).set_index("uri")
+    assert sorted(frame.index) == ["a", "bad", "c", "d"]
+    assert frame.loc["d", "caption"] == "new"
+    keys = table(root).done(WORK, [NIGHT])
+    assert len(keys) == 4
+
+
+def test_repeated_uris_stay_apart_when_a_night_grows(root: str) -> None:
+    stage(root, done("a", "b", "a"))
+    publish(root)
+    stage(root, done("c"))
+    publish(root)
+    assert uris(root) == ["a", "a", "b", "c"]
+    keys = table(root).done(WORK, [NIGHT])
+    assert keys.contains([NIGHT] * 3, ["a", "a", "b"], [0, 1, 1]).tolist() == [True, True, False]
+
+
+def test_night_computed_anew_keeps_nothing_of_the_old_one(root: str) -> None:
+    stage(root, done("a", "b"))
+    stage(root, done("z", date=NEXT))
+    publish(root)
+    stage(root, done("b", "c"))
+    publish(root, keep=False)
+    assert uris(root, NIGHT) == ["b", "c"] and uris(root, NEXT) == ["z"]
+
+
+def test_rows_to_do_again_are_not_finished(root: str) -> None:
+    failed = [None, "failed", None]
+    stage(root, done("a", "b", "bad", status=["ok", failed[1], "rejected"]))
+    publish(root)
+    asked = [NIGHT] * 3, ["a", "b", "bad"], [0] * 3
+
+    def finished(again: str) -> list[bool]:
+        return table(root).finished("other", [NIGHT], again).contains(*asked).tolist()
+
+    assert finished("nothing") == [True, True, True]
+    assert finished("failed") == [True, False, True]
+    assert finished("all") == [False, False, False]
+
+
+class KilledError(Exception):
+    """Stands for a kill at this very instant."""
+
+
+@pytest.mark.parametrize("instant", ["replace", "drop_staging"])
+def test_publication_killed_at_any_step_is_finished_by_the_next(
+    root: str, instant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage(root, done("old"))
+    publish(root)
+    for rows in (done("a", "b"), done("c"), done("d", date=NEXT)):
+        stage(root, rows)
+    steps = getattr(FeatureTable, instant)
+    calls = []
+
+    def killed(self: FeatureTable, *arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == (2 if instant == "replace" else 1):
+            raise KilledError
+        return steps(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureTable, instant, killed)
+        with pytest.raises(KilledError):
+            publish(root)
+    assert uris(root, NIGHT) == ["a", "b", "c", "old"]
+    assert len(table(root).finished(WORK, [NIGHT, NEXT])) == 5
+    publish(root)
+    assert uris(root) == ["a", "b", "c", "d", "old"]
     assert table(root).staged(WORK) == []
 
 
-def test_killed_publication_on_s3_may_be_tried_again_without_a_look(s3: Any, bucket: str) -> None:
-    root = f"s3://{bucket}/features"
-    paths = stage(root, done("a")) + stage(root, done("b"))
-    fs, path = filesystem(root, STORAGE)
-    fs.copy(f"{table(root).staging(WORK)}/{paths[0]}", f"{path}/{paths[0]}")
-    table(root).publish(WORK)
+def test_leftovers_of_a_killed_writer_are_unseen_and_go(tmp_path: Path) -> None:
+    aside = tmp_path / f"date={NIGHT}" / f".{FILE}.1234.tmp"
+    aside.parent.mkdir()
+    aside.write_bytes(b"PAR1 half")
+    stage(str(tmp_path), done("a"))
+    publish(str(tmp_path))
+    assert uris(str(tmp_path)) == ["a"] and not aside.exists()
+
+
+def test_file_of_an_older_program_gets_columns_that_it_lacks(root: str) -> None:
+    stage(root, done("a"))
+    [path] = publish(root)
+    fs, inner = filesystem(f"{root}/{path}", STORAGE)
+    with fs.open(inner, "rb") as file:
+        metadata = {k: v for k, v in pq.read_metadata(file).metadata.items() if b"item." in k}
+        old = pq.read_table(file, partitioning=None).drop_columns(["digital_source_type"])
+    with fs.open(inner, "wb") as file:
+        old = old.replace_schema_metadata(metadata)
+        pq.write_table(old, file)
+    stage(root, done("b"))
+    publish(root)
     assert uris(root) == ["a", "b"]
-    keys = [one["Key"] for one in s3.client.list_objects_v2(Bucket=bucket)["Contents"]]
-    assert sorted(keys) == sorted(f"features/{one}" for one in paths)
+    assert pd.read_parquet(root)["digital_source_type"].isna().all()
 
 
 # What analysts see
@@ -318,7 +412,7 @@ def test_pandas_opens_the_table_while_another_run_is_staged(root: str) -> None:
     table(root).write_run("20260131T000000.000000Z-01234567", {"rows": 1}, "input: x\n")
     frame = pd.read_parquet(root)
     assert sorted(frame["uri"]) == ["a", "bad"]
-    table(root).publish(WORK)
+    publish(root)
     assert uris(root) == ["a", "bad", "c"]
 
 

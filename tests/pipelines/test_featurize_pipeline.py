@@ -195,8 +195,8 @@ def test_perturbed_rows_are_those_of_the_perturbed_files(
 ) -> None:
     name = "resize-0.5+jpeg-75"
     method = stages(profile, name)
-    assert [stage.name for stage in method[:2]] == ["perturb", "decode"]
-    found = by_name(through(method[:2], images, 7))
+    assert [stage.name for stage in method[:3]] == ["perturb", "identify", "decode"]
+    found = by_name(through(method[:3], images, 7))
     files = dict(zip(found, images["bytes"].to_pylist(), strict=True))
     for uri, row in found.items():
         data = Perturbation.parse(name).apply(files[uri])
@@ -212,7 +212,7 @@ def test_perturbed_rows_are_those_of_the_perturbed_files(
 def test_row_that_cannot_be_perturbed_has_a_reason(profile: Profile, tmp_path: Path) -> None:
     pictures = {"long.jpg": encode(flat(size=(16_384, 1)), "PNG"), "good.jpg": rotated()}
     images = pa.concat_tables(tables_of(planned(make(tmp_path, pictures)), None, 1 << 20))
-    method = stages(profile, "webp-80")[:2]
+    method = stages(profile, "webp-80")[:3]
     found = by_name(through(method, images, 2))
     assert (found["long"]["status"], found["long"]["error_code"]) == ("rejected", "too_many_pixels")
     assert "16384 x 1" in found["long"]["error_message"]
@@ -253,10 +253,10 @@ def found_whole(profile: Profile, pictures: dict[str, bytes], folder: Path) -> d
         update={"grounder": profile.grounder.model_copy(update={"scales": (1.0,)})}
     )
     images = pa.concat_tables(tables_of(planned(make(folder, pictures)), None, 1 << 20))
-    method = stages(whole)[:3]
+    method = stages(whole)[:4]
     for stage in method:
         stage.set_up()
-    finder = method[2]
+    finder = method[3]
     assert isinstance(finder, FindObjects)
     finder.phrases = OneObject()  # type: ignore[assignment]
     return by_name(through(method, images, 4))
@@ -294,8 +294,8 @@ def without_embeddings(table: pa.Table) -> pa.Table:
 def test_crops_that_the_grounder_left_are_embedded_into_the_same_space(
     ready: list[Stage], images: pa.Table
 ) -> None:
-    found = through(ready[:3], images, len(images))
-    embed = ready[3]
+    found = through(ready[:4], images, len(images))
+    embed = ready[4]
     assert isinstance(embed, Embed)
     own, by_grounder = run_stage(embed, without_embeddings(found)), run_stage(embed, found)
     objects = 0
@@ -333,7 +333,7 @@ def test_misalignment_points_from_caption_to_image(
     ready: list[Stage], rows: dict[str, dict[str, Any]]
 ) -> None:
     [row] = [row for name, row in rows.items() if name.startswith("cat")]
-    caption = ready[3].encoder.embed_texts([row["caption"]])  # type: ignore[attr-defined]
+    caption = ready[4].encoder.embed_texts([row["caption"]])  # type: ignore[attr-defined]
     expected = global_misalignment(np.array([row["image_embedding"]], np.float32), caption)[0]
     np.testing.assert_allclose(row["global_misalignment"], expected, atol=1e-4)
 

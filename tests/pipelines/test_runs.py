@@ -20,7 +20,8 @@ from item.profiles import load_profile
 from item.tables import ErrorCode
 from pipelines import runs
 from pipelines.configuration import FeaturizeConfiguration, resolve
-from pipelines.feature_table import STAGING, PartWriter
+from pipelines.feature_table import PartWriter
+from pipelines.publication import STAGING
 from pipelines.provenance import provenance
 from pipelines.storage import Storage
 from tests.dumps import make, parquet_of
@@ -155,7 +156,7 @@ def test_preparing_writes_nothing_and_describes_the_plan(tmp_path: Path) -> None
     assert described["dates"] == [NIGHT]
     assert described["left out"] == {"hidden": 1}
     assert [stage["stage"] for stage in described["stages"]] == [
-        *("decode", "caption", "findobjects", "embed", "misalign")
+        *("identify", "decode", "caption", "findobjects", "embed", "misalign")
     ]
     assert not (tmp_path / "features").exists()
 
@@ -167,7 +168,9 @@ def test_perturbation_is_another_work_and_its_plan_says_so(tmp_path: Path) -> No
     assert perturbed.work != plain.work
     assert perturbed.feature_set_id == plain.feature_set_id
     assert perturbed.describe()["perturbation"] == "jpeg-75"
-    assert [stage["stage"] for stage in perturbed.describe()["stages"]][:2] == ["perturb", "decode"]
+    assert [stage["stage"] for stage in perturbed.describe()["stages"]][:3] == [
+        *("perturb", "identify", "decode")
+    ]
 
 
 # A folder
@@ -204,7 +207,9 @@ def test_every_file_is_a_row_with_its_outcome(finished: Finished) -> None:
 
 
 def test_nothing_but_the_table_and_its_run_is_left(finished: Finished) -> None:
-    assert {path.name for path in finished.output.iterdir()} <= {f"date={NIGHT}", "_runs", STAGING}
+    assert {path.name for path in finished.output.iterdir()} <= {
+        *(f"date={NIGHT}", "_runs", "_leases", STAGING)
+    }
     assert not [name for name in files(finished.output) if name.startswith(STAGING)]
 
 
@@ -221,13 +226,13 @@ def test_manifest_lists_the_files_that_are_there(finished: Finished) -> None:
     there = {name: sha for name, (sha, _) in files(finished.output).items() if "date=" in name}
     assert {path: one["sha256"] for path, one in listed.items()} == there
     assert sum(one["rows"] for one in listed.values()) == len(DUMP)
-    assert all(one["rows"] <= 4 for one in listed.values())
+    assert len(listed) == 1
 
 
 def test_manifest_tells_speeds_memory_and_models(finished: Finished) -> None:
     manifest = finished.manifest
     assert [one["stage"] for one in manifest["stages"]] == [
-        *("decode", "caption", "findobjects", "embed", "misalign")
+        *("identify", "decode", "caption", "findobjects", "embed", "misalign")
     ]
     assert all(one["images_per_second"] > 0 for one in manifest["stages"])
     assert manifest["peak_memory_bytes"] > 100 << 20
@@ -276,7 +281,7 @@ def test_of_a_night_that_grew_only_new_files_are_computed(
     manifest = run(dump, output)
     assert manifest["rows_computed"] == manifest["rows"]["total"] == 2
     assert manifest["rows"]["done_before"] == len(DUMP)
-    assert before.items() <= files(output).items()
+    assert {n for n in before if "date=" in n} == {n for n in files(output) if "date=" in n}
     found = outcomes(output)
     assert len(found) == len(DUMP) + 2
     assert (found["new.png"], found["new-empty.png"]) == ("ok", "empty_file")
@@ -305,7 +310,9 @@ def test_perturbed_night_has_the_same_rows_and_is_joined_by_uri(
 ) -> None:
     manifest = run(finished.dump, tmp_path, perturbation="resize-0.5+jpeg-75")
     assert manifest["perturbation"] == "resize-0.5+jpeg-75"
-    assert [one["stage"] for one in manifest["stages"]][:2] == ["perturb", "decode"]
+    assert [one["stage"] for one in manifest["stages"]][:3] == [
+        *("perturb", "identify", "decode")
+    ]
     assert outcomes(tmp_path) == outcomes(finished.output)
     both = pd.read_parquet(finished.output).merge(pd.read_parquet(tmp_path), on="uri")
     good = both[both["status_y"] == "ok"]
@@ -447,9 +454,20 @@ def test_higher_limit_publishes_what_was_stopped_and_computes_nothing_again(
 
 
 def test_repeated_uris_count_neither_as_rows_nor_as_errors() -> None:
-    rows = {"total": 10, "by_status": {"ok": 3, "rejected": 7}}
-    assert runs._error_rate(rows | {"by_error_code": {"duplicate_uri": 7}}) == 0
-    mixed = rows | {"by_error_code": {"duplicate_uri": 6, "truncated": 1}}
-    assert runs._error_rate(mixed) == 0.25
-    assert "most often (1 rows)" in runs._too_many(mixed, 0.1)
-    assert runs._error_rate({"total": 0, "by_status": {}, "by_error_code": {}}) == 0
+    facts = {"statuses": {"ok": 3, "rejected": 7}, "error_codes": {"duplicate_uri": 7}}
+    assert runs._too_many(NIGHT, facts, 0.0) is None
+    mixed = facts | {"error_codes": {"duplicate_uri": 6, "truncated": 1}}
+    assert runs._too_many(NIGHT, mixed, 0.25) is None
+    sentence = runs._too_many(NIGHT, mixed, 0.1)
+    assert sentence and "most often (1 rows)" in sentence and NIGHT in sentence
+    assert runs._too_many(NIGHT, {"statuses": {}, "error_codes": {}}, 0.0) is None
+
+
+def test_passing_and_lasting_reasons_count_apart() -> None:
+    statuses = {"ok": 4, "rejected": 3, "failed": 3}
+    facts = {"statuses": statuses, "error_codes": {"truncated": 3, "uri_unreadable": 3}}
+    assert runs._too_many(NIGHT, facts, 0.3) is None
+    lasting = runs._too_many(NIGHT, facts | {"error_codes": {"truncated": 4}}, 0.3)
+    passing = runs._too_many(NIGHT, facts | {"error_codes": {"uri_unreadable": 4}}, 0.3)
+    assert lasting and "lasting reasons" in lasting
+    assert passing and "passing reasons" in passing

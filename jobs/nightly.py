@@ -1,0 +1,113 @@
+"""Every night: featurize, score, audit and publish the nights of a dump that are not done.
+
+python jobs/nightly.py --input dump/ --output audit/
+ray job submit --working-dir . -- python jobs/nightly.py --input s3://… --output s3://…
+
+Exit codes: 0 all done, 2 refused, 3 too many errors in a night, 4 another run holds a night.
+The last line of standard output is a summary in JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Annotated
+
+import typer
+from rich.pretty import pprint
+
+from item.errors import UsageError
+from jobs.command_line import (
+    EXIT_HELD,
+    EXIT_TOO_MANY_ERRORS,
+    ConfigFile,
+    DryRun,
+    Force,
+    HeadFolder,
+    Output,
+    ProfileName,
+    Set,
+    application,
+    console,
+    refusals,
+)
+from pipelines import nightly
+from pipelines.configuration import parse_settings, resolved_with_profile
+
+app = application()
+
+
+@app.command()
+def run_nights(
+    input: Annotated[
+        list[str] | None,
+        typer.Option(help="Dump root with date=… folders, or one such folder; may be repeated."),
+    ] = None,
+    head: HeadFolder = None,
+    output: Output = None,
+    date: Annotated[str | None, typer.Option(help="One night, done before or not.")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="First night.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Last night.")] = None,
+    profile: ProfileName = None,
+    config: ConfigFile = None,
+    set: Set = None,
+    force: Force = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try rows that failed in passing again.")
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Featurize, score and audit each night of a dump that is not done, and publish it.
+
+    Example: python jobs/nightly.py --input dump/ --output audit/
+    """
+    started = time.monotonic()
+    with refusals():
+        if force and retry_failed:
+            raise UsageError("Give --force or --retry-failed, not both.")
+        options = {
+            "input": input or None,
+            "head": head,
+            "output": output,
+            "date": date,
+            "from": first,
+            "to": last,
+            "profile": profile,
+            "again": "all" if force else "failed" if retry_failed else None,
+        }
+        configuration = resolved_with_profile(
+            nightly.NightlyConfiguration, config, options, parse_settings(set or [])
+        )
+        job = nightly.prepare(configuration)
+        if dry_run:
+            pprint(job.describe(), console=console(), expand_all=True)
+            return
+        told = []
+        for night in nightly.run(job):
+            told.append(night)
+            print(night.sentence(), file=sys.stderr, flush=True)
+    code = _exit_code(told)
+    summary = {
+        "outcome": _OUTCOMES[code] if told else "nothing_to_do",
+        "exit_code": code,
+        "nights": [night.line() for night in told],
+        "done_before": len(job.done_before),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    print(json.dumps(summary), flush=True)
+    raise typer.Exit(code)
+
+
+_OUTCOMES = {0: "done", EXIT_TOO_MANY_ERRORS: "too_many_errors", EXIT_HELD: "held"}
+
+
+def _exit_code(told: list[nightly.Told]) -> int:
+    outcomes = {night.outcome for night in told}
+    if "too_many_errors" in outcomes:
+        return EXIT_TOO_MANY_ERRORS
+    return EXIT_HELD if "held" in outcomes else 0
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,89 @@
+"""Features or images and a head in, a table of scores and verdicts out.
+
+python jobs/score.py --input features/ --head head/ --output scores/
+ray job submit --working-dir . -- python jobs/score.py --input s3://… --output s3://…
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.pretty import pprint
+
+from jobs.command_line import (
+    EXIT_HELD,
+    EXIT_TOO_MANY_ERRORS,
+    ConfigFile,
+    DryRun,
+    Force,
+    HeadFolder,
+    Output,
+    ProfileName,
+    Set,
+    application,
+    console,
+    refusals,
+)
+from pipelines import image_scoring, runs
+from pipelines.configuration import parse_settings
+from pipelines.lease import LeaseHeldError
+
+app = application()
+
+
+@app.command()
+def score(
+    input: Annotated[
+        str | None, typer.Option(help="Features table, or images as featurize.py takes them.")
+    ] = None,
+    head: HeadFolder = None,
+    output: Output = None,
+    features: Annotated[
+        str | None, typer.Option(help="Where the features of images go [OUTPUT-features].")
+    ] = None,
+    profile: ProfileName = None,
+    config: ConfigFile = None,
+    set: Set = None,
+    force: Force = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Score every row: a probability of being generated, a verdict, and a sentence.
+
+    Example: python jobs/score.py --input photos/ --output scores/
+    """
+    with refusals():
+        options = {
+            "input": input,
+            "head": head,
+            "output": output,
+            "features": features,
+            "profile": profile,
+            "replace": force,
+        }
+        configuration = image_scoring.resolve(config, options, parse_settings(set or []))
+        job = image_scoring.prepare(configuration)
+        if dry_run:
+            pprint(job.describe(), console=console(), expand_all=True)
+            return
+        try:
+            manifest = image_scoring.run(job)
+        except runs.ErrorRateError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(EXIT_TOO_MANY_ERRORS) from None
+        except LeaseHeldError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(EXIT_HELD) from None
+    say = console().print
+    rows = manifest["rows"]
+    say(f"{rows['total']:,} rows scored, {rows['done_before']:,} done before.")
+    for verdict, number in sorted(rows["by_verdict"].items()):
+        say(f"  {verdict}: {number:,}")
+    if job.features_are_made:
+        say(f'Features:  pd.read_parquet("{configuration.features}")', soft_wrap=True)
+    say(f'Open it:  pd.read_parquet("{configuration.output}")', soft_wrap=True)
+
+
+if __name__ == "__main__":
+    app()
