@@ -380,7 +380,7 @@ def read_all_the_while(root: str, rows: dict[str, int], done: Event, told: Any) 
             if len(table) and table.duplicated(["date", "uri", "error_code"]).any():
                 reading.failures.append(f"{name}: a row is there twice")
             nights |= set(found)
-        done.wait(0.05)
+        done.wait(0.1)
     told.send(reading)
 
 

@@ -142,11 +142,10 @@ class Comparison:
 def two_sample_test(now: Sample, before: Sample) -> Comparison:
     """Test whether two samples come from one distribution.
 
-    Numbers by Kolmogorov and Smirnov, with the asymptotic p-value unless both samples have
-    fewer than ``LEAST_ROWS`` rows; ties make it too large, never too small. Categories by
-    Pearson's chi-square, with those pooled into one of which fewer than ``LEAST_EXPECTED`` rows
-    are expected in the smaller sample. Rows are taken to be independent; where a crawl's are
-    not, the p-value is too small.
+    Numbers by Kolmogorov and Smirnov with the asymptotic p-value, which ties make too large,
+    never too small. Categories by Pearson's chi-square, with those pooled into one of which
+    fewer than ``LEAST_EXPECTED`` rows are expected in the smaller sample. Rows are taken to be
+    independent; where a crawl's are not, the p-value is too small.
     """
     if isinstance(now, Mapping) and isinstance(before, Mapping):
         table = _pooled(_table(now, before))
@@ -156,8 +155,9 @@ def two_sample_test(now: Sample, before: Sample) -> Comparison:
     else:
         numbers = [_numbers(one) for one in (now, before)]
         ranked = [np.where(np.isnan(one), np.inf, one) for one in numbers]
-        small = max(len(one) for one in ranked) < LEAST_ROWS
-        found = ks_2samp(*ranked, method="exact" if small else "asymp")
+        # Of two rows in all there is no asymptotic p-value.
+        two_rows = sum(len(one) for one in ranked) == 2
+        found = ks_2samp(*ranked, method="exact" if two_rows else "asymp")
     return Comparison(float(found.statistic), float(found.pvalue))
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from item.calibration import Abstention, Verdict
+from item.calibration import Verdict
 from item.prevalence import percent
 from pipelines import audit_plots, audit_words
 from pipelines.audit_numbers import QUANTITIES, SCORED, Audit, Known
@@ -283,7 +283,7 @@ def card(
         source=source,
         source_number=sources.index(source) if source in sources else -1,
         verdict=row["verdict"],
-        verdict_words=_verdict(row["verdict"], row["abstention"]),
+        verdict_words=_verdict(row["verdict"]),
         score=f"{row['score']:.2f}",
         caption=caption,
         explanation=_text(row["explanation"]),
@@ -341,12 +341,9 @@ def _fit(phrase: str | None, similarity: float | None) -> str:
     return _text(phrase) + ("" if known is None else f" (similarity {known:.2f})")
 
 
-def _verdict(verdict: str, abstention: str | None) -> str:
+def _verdict(verdict: str) -> str:
     words = VERDICTS[Verdict(verdict)]
-    words = words[0].upper() + words[1:]
-    if abstention in list(Abstention):
-        return f"{words}. {Abstention(abstention).sentence}"
-    return words
+    return words[0].upper() + words[1:]
 
 
 def _finite(value: float | None) -> float | None:

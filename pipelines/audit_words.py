@@ -30,8 +30,8 @@ GLOSSARY = (
     (
         "Score",
         "A number from 0 to 1: the probability that the tool gives to a picture being generated, "
-        "if half of all pictures were. Most pictures of a night are usually photographs, so the "
-        "score of one picture is not the chance that it is generated.",
+        "if half of all pictures were. Where most pictures are photographs, a picture with a high "
+        "score is less likely to be generated than the score says.",
     ),
     (
         "Flagged, likely generated",
@@ -60,7 +60,7 @@ GLOSSARY = (
     (
         "Similarity",
         "How well a picture, or a part of it, fits words, as a model measures it (cosine of two "
-        "embeddings). 1 is a perfect fit, 0 is none; real pictures rarely pass 0.5.",
+        "embeddings). 1 is a perfect fit, 0 is none.",
     ),
     (
         "Population stability index",
@@ -150,7 +150,7 @@ def unknown(known: Known, missing: int) -> list[str]:
             "generated pictures cannot be estimated."
         )
     if missing:
-        said.append(f"How {_number(missing, 'picture')} below look, for they were not kept.")
+        said.append(f"The look of {_number(missing, 'picture')} below, of which no copy was kept.")
     return said
 
 

@@ -202,11 +202,13 @@ SUMS = ("stage_seconds", "reused")
 def summed(facts: Iterable[Facts]) -> Facts:
     """Counts and sums of several files together."""
     facts = list(facts)
-    counted = {
-        name: dict(sum((Counter(one.get(name, {})) for one in facts), Counter()))
-        for name in (*COUNTS, "stage_seconds")
-    }
-    return {**counted, "reused": sum(one.get("reused", 0) for one in facts)}
+    totals: Facts = {}
+    for name in (*COUNTS, "stage_seconds"):
+        total: Counter[str] = Counter()
+        for one in facts:
+            total.update(one.get(name, {}))
+        totals[name] = dict(total)
+    return {**totals, "reused": sum(one.get("reused", 0) for one in facts)}
 
 
 def _counted(rows: Iterable[tuple[pa.Table, pa.Array]], facts: Facts) -> Iterator[pa.Table]:

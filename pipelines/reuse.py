@@ -89,7 +89,7 @@ class Register:
     def known(self, image_ids: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> list[bool]:
         """Whether another row has the picture, for each of some rows by their keys."""
         before = _find(self.halves, _halves(image_ids)) >= 0
-        found = []
+        found: list[pa.Table] = []
         for image, row, there in zip(image_ids, rows, before, strict=True):
             owner = row if there else self.first.setdefault(bytes.fromhex(image[:32]), row)
             found.append(bool(there) or owner != row)
@@ -188,9 +188,11 @@ class Copier:
         parts = []
         for date in pc.unique(rows["date"]).to_pylist():
             mine = pc.equal(rows["date"], date)
-            facts = {"stage_seconds": {}, "reused": pc.sum(mine).as_py()}
+            own = features.filter(mine)
+            ready = pc.sum(pc.equal(own["status"], Status.OK)).as_py() or 0
+            facts: dict[str, Any] = {"stage_seconds": {}, "reused": ready}
             occurrences = rows["occurrence"].filter(mine).to_pylist()
-            parts.append(self.writer.store(PART, date, features.filter(mine), occurrences, facts))
+            parts.append(self.writer.store(PART, date, own, occurrences, facts))
         return pa.Table.from_pylist([asdict(part) for part in parts])
 
     def _features(self, files: list[int], rows: list[int]) -> pa.Table:
@@ -198,7 +200,7 @@ class Copier:
         wanted: dict[int, list[int]] = {}
         for number, row in zip(files, rows, strict=True):
             wanted.setdefault(number, []).append(row)
-        found = []
+        found: list[pa.Table] = []
         fs, _ = filesystem(self.writer.url, self.storage)
         for number, some in wanted.items():
             with fs.open(self.files[number], "rb") as file:

@@ -31,7 +31,7 @@ ERROR_RATES = {
 }
 
 SCRIPT = "<script>window.pwned=1;alert(1)</script>"
-IMAGE = "\"><img src=x onerror=\"window.pwned=1\"> 'and more'"
+IMAGE = '"><img src=x onerror="window.pwned=1"> \'and more\''
 STYLE = "</style></script></svg><svg onload=window.pwned=1>"
 TEMPLATE = "{{ 7 * 7 }} {% raw %} &lt;b&gt; $x^2$ \N{RIGHT-TO-LEFT OVERRIDE}gnp.exe"
 FORMULA = '=HYPERLINK("https://example.org","x")'

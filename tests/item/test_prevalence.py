@@ -222,6 +222,29 @@ def test_flagged_pictures_divide_into_true_and_false_ones(flagged):
     assert generated.value * flagged / 4000 == pytest.approx(prevalence.value * 0.7)
 
 
+@pytest.mark.parametrize(
+    ("counts", "known", "uncertain"),
+    [
+        ((20, 100), Known(10**9, 10**8, 10**9, 6 * 10**8), "flagged"),
+        ((2 * 10**8, 10**9), Known(10**9, 10**8, 20, 12), "tpr"),
+        ((2 * 10**8, 10**9), Known(100, 10, 10**9, 6 * 10**8), "fpr"),
+    ],
+)
+def test_interval_of_one_uncertain_count_is_that_of_its_share(counts, known, uncertain):
+    # All other counts are endless; the value is t (p - f) / (p (t - f)) at Wilson's limits.
+    p, t, f = 0.2, 0.6, 0.1
+    if uncertain == "flagged":
+        ends = [(limit, t, f) for limit in (share(20, 100).low, share(20, 100).high)]
+    elif uncertain == "tpr":
+        ends = [(p, limit, f) for limit in (share(12, 20).high, share(12, 20).low)]
+    else:
+        ends = [(p, t, limit) for limit in (share(10, 100).high, share(10, 100).low)]
+    found = share_generated_of_flagged(*counts, known)
+    assert [found.low, found.high] == pytest.approx(
+        [t * (p - f) / (p * (t - f)) for p, t, f in ends], abs=2e-4
+    )
+
+
 # In words.
 
 

@@ -77,9 +77,12 @@ def test_models_are_loaded_once(profile: Profile) -> None:
     assert one_image._set_up.cache_info().misses == loaded
 
 
-def test_file_that_cannot_be_decoded_needs_no_model() -> None:
-    missing = load_profile("mini", {"captioner.weights": "/nowhere"})
+def test_file_that_cannot_be_decoded_needs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.featurize.load_captioner", None)
+    missing = load_profile("mini", {"captioner.beams": 7})
     data = b"<html>404</html>"
+    with pytest.raises(TypeError):
+        featurize_one(FILES["cat-01.jpg"], "cat.jpg", missing)
     row = featurize_one(data, "page.jpg", missing)
     assert (row["status"], row["error_code"]) == ("rejected", ErrorCode.NOT_AN_IMAGE)
     assert row["image_id"] == image_id(data)

@@ -310,9 +310,7 @@ def test_perturbed_night_has_the_same_rows_and_is_joined_by_uri(
 ) -> None:
     manifest = run(finished.dump, tmp_path, perturbation="resize-0.5+jpeg-75")
     assert manifest["perturbation"] == "resize-0.5+jpeg-75"
-    assert [one["stage"] for one in manifest["stages"]][:3] == [
-        *("perturb", "identify", "decode")
-    ]
+    assert [one["stage"] for one in manifest["stages"]][:3] == [*("perturb", "identify", "decode")]
     assert outcomes(tmp_path) == outcomes(finished.output)
     both = pd.read_parquet(finished.output).merge(pd.read_parquet(tmp_path), on="uri")
     good = both[both["status_y"] == "ok"]
