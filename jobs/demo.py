@@ -1,4 +1,4 @@
-"""A tour on one machine: photographs and broken files in, a readable table out.
+"""A tour on one machine: two nights of a small dump in, verdicts and reports out.
 
     python jobs/demo.py
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.resources
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -17,15 +18,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 import typer
 from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
 from item.errors import UsageError
-from item.heads.head import Head
-from item.mini import HEAD
 from item.tables import ErrorCode, Status
 from jobs.command_line import application, console, refusals
 
@@ -42,8 +40,16 @@ PHOTOGRAPHS = {
 }
 """Name in the dump: the package that ships the photograph, and the path within it."""
 
+NIGHTS = ("2026-11-21", "2026-11-22")
+
+CROPS = 5
+"""Pictures that are cut from each photograph, so that there are enough to compare nights."""
+
 MARK = ".made-by-item-demo"
 """File that tells the demo's own folder from one that must not be cleared."""
+
+SETTINGS = ("max_error_rate=0.5", "profile.resources.objects.workers_per_cpu=0.5")
+"""One worker less starts sooner, and the dump is small."""
 
 app = application()
 
@@ -54,29 +60,33 @@ def demo(
         Path, typer.Option(help="The demo's own folder, which is cleared first.")
     ] = Path("demo-output"),
 ) -> None:
-    """Put photographs and broken files into a small dump, featurize it, and show the result.
+    """Make a dump of two nights, featurize, score and audit them, and show the result.
+
+    The second night brings pictures of the first again, and small grey scans.
 
     Example: python jobs/demo.py
     """
     say = console().print
     with refusals():
         clear(output)
-        dump, features = output / "dump", output / "features"
-        names = make_dump(dump)
-    broken = len(names) - len(PHOTOGRAPHS)
-    say(f"{len(PHOTOGRAPHS)} photographs and {broken} broken files in {dump}", markup=False)
-    code = featurize(dump, features)
+        dump, audit = output / "dump", output / "audit"
+        numbers = make_dump(dump)
+    say(f"{' and '.join(map(str, numbers))} files of two nights in {dump}", markup=False)
+    code = audited(dump, audit)
     if code:
         raise typer.Exit(code)
-    with refusals():
-        rows = scored(features)
+    rows = read(audit)
+    for table in (described(rows), refused(rows), nights(audit)):
+        say()
+        say(table)
     say()
-    say(described(rows))
+    for sentence in alarms(audit):
+        say(f"Drift: {sentence}", markup=False, soft_wrap=True)
     say()
-    say(refused(rows))
-    say()
+    say("Look at it in a browser:")
+    say(str((audit / "reports" / f"{NIGHTS[-1]}.html").resolve()), markup=False, soft_wrap=True)
     say("Analyse it in Python:")
-    say(f'import pandas as pd; pd.read_parquet("{features}")', markup=False, soft_wrap=True)
+    say(f'import pandas as pd; pd.read_parquet("{audit / "scores"}")', markup=False, soft_wrap=True)
 
 
 def clear(folder: Path) -> None:
@@ -93,41 +103,92 @@ def clear(folder: Path) -> None:
     (folder / MARK).touch()
 
 
-def make_dump(folder: Path) -> list[str]:
-    """Write photographs in mixed formats and three broken files; return all names."""
-    folder.mkdir()
-    for name, (package, path) in PHOTOGRAPHS.items():
-        photograph = Image.open(io.BytesIO(_shipped(package, path)))
-        photograph.save(folder / name, quality=90)
+def make_dump(folder: Path) -> list[int]:
+    """Write two nights; return how many files each has.
+
+    The first holds the photographs in mixed formats, crops of them, and three broken files.
+    The second holds the photographs and some crops again, small grey scans of the crops, and
+    a broken file.
+    """
+    first, second = (folder / f"date={night}" for night in NIGHTS)
+    whole = {name: _photograph(name) for name in PHOTOGRAPHS}
+    for name, picture in whole.items():
+        for night in (first, second):
+            _save(picture, night / "crawl" / name, quality=90)
+        for number in range(CROPS):
+            crop = _crop(picture, number)
+            _save(crop, first / "crops" / f"{Path(name).stem}-{number}.jpg", quality=85)
+            if number < 2:
+                _save(crop, second / "mirror" / f"{Path(name).stem}-{number}.jpg", quality=85)
+            else:
+                scan = crop.convert("L").resize((crop.width // 3, crop.height // 3))
+                _save(scan, second / "scans" / f"{Path(name).stem}-{number}.jpg", quality=40)
     rocket = _shipped(*PHOTOGRAPHS["rocket.jpg"])
-    (folder / "broken-download.jpg").write_bytes(rocket[: len(rocket) // 2])
-    (folder / "not-found-page.jpg").write_text(
+    broken = first / "downloads"
+    broken.mkdir()
+    (broken / "broken-download.jpg").write_bytes(rocket[: len(rocket) // 2])
+    (broken / "not-found-page.jpg").write_text(
         "<!DOCTYPE html><html><title>404</title><body>Not found</body></html>\n"
     )
-    (folder / "empty.png").touch()
-    return sorted(path.name for path in folder.iterdir())
+    (broken / "empty.png").touch()
+    (second / "scans" / "empty.png").touch()
+    return [sum(path.is_file() for path in night.rglob("*")) for night in (first, second)]
 
 
-def featurize(dump: Path, features: Path) -> int:
-    """Run the real job on this machine alone; its messages go where ours go."""
-    command = [sys.executable, str(Path(__file__).with_name("featurize.py"))]
-    command += ["--input", str(dump), "--output", str(features)]
-    command += ["--set", "max_error_rate=0.5"]  # a quarter of this dump is broken
+def _photograph(name: str) -> Image.Image:
+    return Image.open(io.BytesIO(_shipped(*PHOTOGRAPHS[name])))
+
+
+def _crop(picture: Image.Image, number: int) -> Image.Image:
+    """The corners, then the middle, two thirds of each side."""
+    width, height = picture.width * 2 // 3, picture.height * 2 // 3
+    left, top = [(0, 0), (1, 0), (0, 1), (1, 1), (0.5, 0.5)][number]
+    x, y = int(left * (picture.width - width)), int(top * (picture.height - height))
+    return picture.crop((x, y, x + width, y + height)).convert("RGB")
+
+
+def _save(picture: Image.Image, path: Path, quality: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, quality=quality)
+
+
+def audited(dump: Path, audit: Path) -> int:
+    """Run the nightly job on this machine alone; its messages go where ours go."""
+    command = [sys.executable, str(Path(__file__).with_name("nightly.py"))]
+    command += ["--input", str(dump), "--output", str(audit)]
+    command += [f"--set={setting}" for setting in SETTINGS]
     environment = {name: os.environ[name] for name in os.environ if name != "RAY_ADDRESS"}
     environment |= {"HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     return subprocess.run(command, env=environment, check=False).returncode
 
 
-def scored(features: Path) -> pd.DataFrame:
-    """The features table with the shipped head's score and verdict."""
-    head = Head.load(HEAD)
-    table = pq.read_table(features)
-    found = head.score(table)
-    return table.to_pandas().assign(
-        score=found.score,
-        verdict=list(found.verdict),
-        abstention=[str(one) if one else None for one in found.abstention],
-    )
+def read(audit: Path) -> pd.DataFrame:
+    """The scores of both nights with captions and objects."""
+    features = pd.read_parquet(audit / "features", columns=["uri", "date", "caption", "objects"])
+    return pd.read_parquet(audit / "scores").merge(features, on=["date", "uri"])
+
+
+def nights(audit: Path) -> Table:
+    """What each night brought, as its manifest says."""
+    table = Table(title="The nights")
+    table.add_column("night")
+    columns = ("files", "refused", "seen before", "likely generated", "uncertain", "likely real")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for night in NIGHTS:
+        told = json.loads((audit / "_nights" / f"{night}.json").read_text())
+        verdicts = told["verdicts"]
+        numbers = [told["rows"]["total"], verdicts.get("not_scored", 0), told["reuse"]["reused"]]
+        numbers += [verdicts.get(name.replace(" ", "_"), 0) for name in columns[3:]]
+        table.add_row(night, *map(str, numbers))
+    return table
+
+
+def alarms(audit: Path) -> list[str]:
+    """How the last night differs from the one before, as its report says."""
+    drift = pd.read_parquet(audit / "reports" / NIGHTS[-1] / "drift.parquet")
+    found = drift.loc[drift["alarm"], "sentence"].map(lambda text: _plain(text).plain)
+    return found.tolist() or ["nothing in the second night is unlike the first."]
 
 
 def described(rows: pd.DataFrame) -> Table:
@@ -136,15 +197,18 @@ def described(rows: pd.DataFrame) -> Table:
     Cells are ``Text`` without control characters: whatever a caption or a file name
     holds, it is shown and neither styles nor moves anything.
     """
-    table = Table(title="What the models saw", show_lines=True)
+    table = Table(
+        title="What the models saw in the photographs of the first night", show_lines=True
+    )
     for name in ("picture", "caption", "objects"):
         table.add_column(name, overflow="fold")
     table.add_column("verdict", overflow="fold")
     table.add_column("global similarity", justify="right", width=10)
-    found = rows[rows["status"] == Status.OK].sort_values("uri")
-    for row in found.to_dict("records"):
+    found = rows[(rows["status"] == Status.OK) & (rows["date"].astype(str) == NIGHTS[0])]
+    whole = found[found["source"] == "crawl"].sort_values("uri")
+    for row in whole.to_dict("records"):
         table.add_row(
-            _plain(row["uri"]),
+            _plain(row["uri"].rsplit("/", 1)[-1]),
             _plain(row["caption"]),
             Text("\n").join(_object(one) for one in row["objects"]) or Text("none named"),
             _verdict(row),
@@ -166,7 +230,7 @@ def refused(rows: pd.DataFrame) -> Table:
     table.add_column("reason", overflow="fold")
     for row in rows[rows["status"] != Status.OK].sort_values("uri").to_dict("records"):
         code = ErrorCode(row["error_code"])
-        table.add_row(_plain(row["uri"]), Text(code), Text(code.sentence))
+        table.add_row(_plain(row["uri"].rsplit("/", 1)[-1]), Text(code), Text(code.sentence))
     return table
 
 
