@@ -19,15 +19,14 @@ import multiprocessing
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from multiprocessing.synchronize import Event
@@ -42,7 +41,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.planted_nights import DUMP, plant, read_manifest, read_pictures
-from pipelines.storage import Storage, filesystem, join
+from pipelines.storage import Storage, filesystem, is_s3, join
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NIGHTS = 2
@@ -85,6 +84,23 @@ class Victim(StrEnum):
     DRIVER = "driver"
     WORKER = "worker"
     INSTANCE = "instance"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a run is killed: so many seconds after its start, or changes of its output."""
+
+    seconds: float | None = None
+    changes: int | None = None
+
+    def has_come(self, seconds: float, output: Output) -> bool:
+        """Whether it is there or past; a moment of neither never comes."""
+        if self.seconds is not None:
+            return seconds >= self.seconds
+        return self.changes is not None and output.changes >= self.changes
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} s" if self.seconds is not None else f"change {self.changes}"
 
 
 # Processes
@@ -229,7 +245,7 @@ class Output:
 
     def __init__(self, root: str) -> None:
         self.fs, self.path = filesystem(root, Storage())
-        self.pause = 0.1 if root.startswith("s3://") else 0.01
+        self.pause = 0.1 if is_s3(root) else 0.01
         self.changes = 0
         self.last: frozenset[tuple[str, Any]] = frozenset()
 
@@ -276,13 +292,14 @@ class Job:
 
     dump: Path
     profile: str | None
+    logs: Path
 
-    def start(self, root: str, env: Mapping[str, str], log: Path) -> subprocess.Popen[str]:
-        """Start it; its output goes to a file."""
+    def start(self, root: str, env: Mapping[str, str], name: str) -> subprocess.Popen[str]:
+        """Start it; its output goes to a file of that name."""
         options = ["--input", str(self.dump), "--output", root]
         options += ["--profile", self.profile] if self.profile else []
         options += [f"--set={one}" for one in SETTINGS]
-        with open(log, "w") as file:
+        with open(self.log(name), "w") as file:
             return subprocess.Popen(
                 [sys.executable, "jobs/nightly.py", *options],
                 cwd=REPOSITORY,
@@ -293,53 +310,67 @@ class Job:
                 start_new_session=True,
             )
 
-    def run(self, root: str, env: Mapping[str, str], log: Path) -> tuple[Output, float]:
+    def run(self, root: str, env: Mapping[str, str], name: str) -> tuple[Output, float]:
         """Run it to its end, and count changes and seconds."""
         output, started = Output(root), time.monotonic()
-        driver = self.start(root, env, log)
-        _wait(driver, output, lambda: False)
-        if driver.poll() is None:
-            driver.kill()
-        driver.wait()
+        driver = self.start(root, env, name)
+        watch(driver, output, Moment())
+        _ended(driver, 0)
         output.look()
         return output, time.monotonic() - started
 
+    def log(self, name: str) -> Path:
+        """The file of what a run said."""
+        return self.logs / f"{name}.log"
 
-def _wait(driver: subprocess.Popen[str], output: Output, due: Any) -> bool:
-    """Whether the moment came before the driver's end."""
+    def summary(self, name: str) -> dict[str, Any]:
+        """The last line of a run that ended, or what it said instead."""
+        lines = self.log(name).read_text().splitlines()
+        with suppress(ValueError, IndexError):
+            found = json.loads(lines[-1])
+            if isinstance(found, dict):
+                return found
+        return {"outcome": "no summary", "said": lines[-15:]}
+
+
+def watch(driver: subprocess.Popen[str], output: Output, moment: Moment) -> bool:
+    """Watch a run; returns whether the moment came before its end."""
     started = time.monotonic()
-    while driver.poll() is None and time.monotonic() - started < LIMIT:
+    while driver.poll() is None and (seconds := time.monotonic() - started) < LIMIT:
         output.look()
-        if due():
+        if moment.has_come(seconds, output):
             return True
         time.sleep(output.pause)
     return False
 
 
-def summary(log: Path) -> dict[str, Any]:
-    """The last line of a run that ended, or what it said instead."""
-    lines = log.read_text().splitlines()
-    with suppress(ValueError, IndexError):
-        found = json.loads(lines[-1])
-        if isinstance(found, dict):
-            return found
-    return {"outcome": "no summary", "said": lines[-15:]}
+def _ended(driver: subprocess.Popen[str], patience: float) -> int | None:
+    """The driver's exit code; None where it had to be killed."""
+    try:
+        return driver.wait(patience)
+    except subprocess.TimeoutExpired:
+        driver.kill()
+        driver.wait()
+        return None
 
 
-def kill(victim: Victim, driver: subprocess.Popen[str], folder: str, rng: Any) -> None:
-    """SIGKILL to the victim; a worker of a model stage is waited for."""
+def kill(
+    victim: Victim, driver: subprocess.Popen[str], folder: str, rng: np.random.Generator
+) -> None:
+    """SIGKILL to the victim; what has not started yet is waited for."""
     if victim is Victim.DRIVER:
         driver.kill()
-    elif victim is Victim.INSTANCE:
-        kill_all(folder, but=driver.pid)
-    else:
-        while driver.poll() is None:
-            found = [one for one in processes(folder) if MODEL_STAGE.match(_title(one))]
-            if found:
-                with suppress(psutil.Error):
-                    found[rng.integers(len(found))].kill()
-                    return
-            time.sleep(0.05)
+        return
+    while driver.poll() is None:
+        if victim is Victim.INSTANCE:
+            if any("raylet" in _title(one) for one in processes(folder)):
+                kill_all(folder, but=driver.pid)
+                return
+        elif found := [one for one in processes(folder) if MODEL_STAGE.match(_title(one))]:
+            with suppress(psutil.Error):
+                found[rng.integers(len(found))].kill()
+                return
+        time.sleep(0.05)
 
 
 def _title(process: psutil.Process) -> str:
@@ -351,7 +382,7 @@ def _title(process: psutil.Process) -> str:
 # What readers see
 
 
-def read_all_the_while(root: str, rows: dict[str, int], done: Event, told: Any) -> None:
+def read_all_the_while(root: str, rows: Mapping[str, int], done: Event, told: Any) -> None:
     """Read features and scores until ``done``; the target of a process.
 
     Parameters
@@ -385,7 +416,7 @@ def read_all_the_while(root: str, rows: dict[str, int], done: Event, told: Any) 
 
 
 @contextmanager
-def reader(root: str, rows: dict[str, int], reading: Reading) -> Iterator[None]:
+def reader(root: str, rows: Mapping[str, int], reading: Reading) -> Iterator[None]:
     """Reads in another process while the block runs; what it saw is added to ``reading``."""
     context = multiprocessing.get_context("spawn")
     done, (told, teller) = context.Event(), context.Pipe(duplex=False)
@@ -457,80 +488,111 @@ def same(one: Any, other: Any) -> bool:
 # All runs
 
 
-def measure(job: Job, place: str, folder: Path, runs: int, seed: int, note: Any) -> dict[str, Any]:
-    """An undisturbed run of each kind, then the killed ones.
+@dataclass(frozen=True)
+class Calm:
+    """What undisturbed runs did."""
+
+    tables: Mapping[str, pd.DataFrame]
+    rows: Mapping[str, int]
+    """By night."""
+    changes: int
+    """Of the output."""
+    seconds: Mapping[Victim, float]
+    """Of runs as those are in which the victim is killed."""
+    differences: list[str]
+    """Of one run from the other."""
+
+
+def measure(
+    job: Job, place: str, runs: int, seed: int, note: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """An undisturbed run with each kind of Ray, then the killed ones.
 
     Parameters
     ----------
     place : folder or ``s3://`` prefix for the outputs
-    folder : for logs
     note : called with the figures after each run
     """
     rng = np.random.default_rng(seed)
-    with ray_cluster() as (shared, address):
-        joined = environment(shared, address)
-        calm = join(place, "undisturbed")
-        first, seconds = job.run(calm, joined, log := folder / "undisturbed.log")
-        if (told := summary(log))["outcome"] != "done":
-            raise SystemExit(f"The undisturbed run failed: {told}")
-        expected = tables(calm)
-        rows = {str(night): len(some) for night, some in expected["features"].groupby("date")}
-        durations = {Victim.DRIVER: seconds, Victim.WORKER: seconds}
-        with own_ray() as own:
-            alone = join(place, "undisturbed-alone")
-            _, durations[Victim.INSTANCE] = job.run(
-                alone, environment(own), folder / "undisturbed-alone.log"
-            )
+    with ray_cluster() as (folder, address):
+        joined = environment(folder, address)
+        calm = undisturbed(job, place, joined)
         found: dict[str, Any] = {
-            "rows": rows,
-            "undisturbed_seconds": {name: round(spent, 1) for name, spent in durations.items()},
-            "undisturbed_changes": first.changes,
-            "undisturbed_differences": differences(alone, expected),
+            "rows": calm.rows,
+            "undisturbed_seconds": {name: round(spent, 1) for name, spent in calm.seconds.items()},
+            "undisturbed_changes": calm.changes,
+            "undisturbed_differences": calm.differences,
             "runs": [],
         }
         for number in range(runs):
             victim = list(Victim)[number % len(Victim)]
-            after = rng.uniform(0, durations[victim])
-            changes = int(rng.integers(1, first.changes + 1))
-            by_time = number // len(Victim) % 2 == 0
-            run = Run(victim, f"{after:.1f} s" if by_time else f"change {changes}")
-            root = join(place, f"run-{number:02}")
-            with reader(root, rows, run.reading), own_ray() as own:
-                env = environment(own) if victim is Victim.INSTANCE else joined
-                started = time.monotonic()
-                driver = job.start(root, env, folder / f"run-{number:02}-killed.log")
-                output = Output(root)
-
-                def due(
-                    by_time: bool = by_time,
-                    end: float = started + after,
-                    changes: int = changes,
-                    output: Output = output,
-                ) -> bool:
-                    return time.monotonic() >= end if by_time else output.changes >= changes
-
-                if _wait(driver, output, due):
-                    kill(victim, driver, env["RAY_TMPDIR"], rng)
-                run.killed_after = round(time.monotonic() - started, 2)
-                output.look()
-                run.reached = output.reached()
-                run.exit_code = _ended(
-                    driver, ENDS_BY_ITSELF if victim is Victim.INSTANCE else LIMIT
-                )
-                if run.exit_code != 0:
-                    log = folder / f"run-{number:02}-again.log"
-                    output, run.again_seconds = job.run(root, joined, log)
-                    run.again = summary(log)
-                time.sleep(0.5)
-            output.look()
-            run.left_behind = output.left_behind()
-            run.differences = _compared(root, expected)
+            if number // len(Victim) % 2:
+                moment = Moment(changes=int(rng.integers(1, calm.changes + 1)))
+            else:
+                moment = Moment(seconds=rng.uniform(0, calm.seconds[victim]))
+            name = f"run-{number:02}"
+            run = killed(job, join(place, name), name, victim, moment, calm, joined, rng)
             found["runs"].append(asdict(run))
             note(found)
             print(_line(number, run), flush=True)
-            if not run.differences and place.startswith("/"):
-                shutil.rmtree(root)
+            if not run.differences and not is_s3(place):
+                shutil.rmtree(Path(place, name))
     return found
+
+
+def undisturbed(job: Job, place: str, joined: Mapping[str, str]) -> Calm:
+    """Two runs that nothing happens to: on the cluster that runs, and with a Ray of its own."""
+    root, alone = join(place, "undisturbed"), join(place, "undisturbed-alone")
+    output, seconds = job.run(root, joined, "undisturbed")
+    if (told := job.summary("undisturbed"))["outcome"] != "done":
+        raise SystemExit(f"The undisturbed run failed: {told}")
+    with own_ray() as folder:
+        _, seconds_alone = job.run(alone, environment(folder), "undisturbed-alone")
+    expected = tables(root)
+    return Calm(
+        tables=expected,
+        rows={str(night): len(some) for night, some in expected["features"].groupby("date")},
+        changes=output.changes,
+        seconds={
+            Victim.DRIVER: seconds,
+            Victim.WORKER: seconds,
+            Victim.INSTANCE: seconds_alone,
+        },
+        differences=_compared(alone, expected),
+    )
+
+
+def killed(
+    job: Job,
+    root: str,
+    name: str,
+    victim: Victim,
+    moment: Moment,
+    calm: Calm,
+    joined: Mapping[str, str],
+    rng: np.random.Generator,
+) -> Run:
+    """Kill a run and run again to the end, while a reader reads; then compare."""
+    run = Run(victim, str(moment))
+    output = Output(root)
+    with reader(root, calm.rows, run.reading), own_ray() as folder:
+        env = environment(folder) if victim is Victim.INSTANCE else joined
+        started = time.monotonic()
+        driver = job.start(root, env, f"{name}-killed")
+        if watch(driver, output, moment):
+            kill(victim, driver, env["RAY_TMPDIR"], rng)
+        run.killed_after = round(time.monotonic() - started, 2)
+        output.look()
+        run.reached = output.reached()
+        run.exit_code = _ended(driver, ENDS_BY_ITSELF if victim is Victim.INSTANCE else LIMIT)
+        if run.exit_code != 0:
+            _, run.again_seconds = job.run(root, joined, f"{name}-again")
+            run.again = job.summary(f"{name}-again")
+        time.sleep(0.5)  # the reader sees the end
+    output.look()
+    run.left_behind = output.left_behind()
+    run.differences = _compared(root, calm.tables)
+    return run
 
 
 @contextmanager
@@ -541,16 +603,6 @@ def own_ray() -> Iterator[str]:
             yield folder
         finally:
             kill_all(folder)
-
-
-def _ended(driver: subprocess.Popen[str], patience: float) -> int | None:
-    """The driver's exit code; None where it had to be killed."""
-    try:
-        return driver.wait(patience)
-    except subprocess.TimeoutExpired:
-        os.killpg(driver.pid, signal.SIGKILL)
-        driver.wait()
-        return None
 
 
 def _compared(root: str, expected: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -609,14 +661,10 @@ def main(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         plant(read_pictures(data, images, seed), folder / DUMP, NIGHTS, seed)
-        job = Job(folder / DUMP, profile)
-        log = logs or folder
-        log.mkdir(parents=True, exist_ok=True)
-        if kind == "s3":
-            with s3_server() as place:
-                found = measure(job, place, log, runs, seed, note)
-        else:
-            found = measure(job, str(folder / "outputs"), log, runs, seed, note)
+        job = Job(folder / DUMP, profile, logs or folder)
+        job.logs.mkdir(parents=True, exist_ok=True)
+        with s3_server() if kind == "s3" else nullcontext(str(folder / "outputs")) as place:
+            found = measure(job, place, runs, seed, note)
     _show(found)
     bad = [one for one in found["runs"] if one["differences"] or one["reading"]["failures"]]
     for one in bad:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
 import json
 import struct
 import subprocess
@@ -157,8 +156,8 @@ def plant(pictures: Sequence[Picture], folder: Path, nights: int, seed: int) -> 
     -------
     dict with a list ``nights``, each with ``date``, counts (``rows``, ``by_error_code``,
     ``reused``, and of these ``reused_of_earlier_nights``) and ``files``: for each
-    ``source/name`` its SHA-256 and error code. Reused is every file whose bytes came before,
-    in its night or an earlier one; the few files without bytes count as well.
+    ``source/name`` its SHA-256 and error code. Reused is every whole picture that came before,
+    in its night or an earlier one.
     """
     rng = np.random.default_rng(seed)
     by_night = _drawn(pictures, nights, rng)
@@ -182,10 +181,10 @@ def _drawn(
         for some in np.array_split(rng.permutation(len(pictures)), nights)
     ]
     by_night = [list(some) for some in originals]
-    donors = rng.permutation(len(pictures))[:broken].tolist()
-    for number, (place, kind) in enumerate(zip(donors, itertools.cycle(KINDS), strict=False)):
-        night = number // len(KINDS) % nights
-        by_night[night].append(Planted.broken(pictures[place], kind))
+    kinds = list(KINDS)
+    for number, place in enumerate(rng.permutation(len(pictures))[:broken].tolist()):
+        kind = kinds[number // nights % len(kinds)]
+        by_night[number % nights].append(Planted.broken(pictures[place], kind))
     for number in range(repeats):
         night = number % nights
         # Every other repeat is of an earlier night, where there is one.
@@ -204,9 +203,10 @@ def _write(
     # Numbers are drawn, so that a repeat may be listed before its original.
     for number, one in zip(rng.permutation(len(files)), files, strict=True):
         digest = hashlib.sha256(one.content).hexdigest()
-        reused += digest in seen
-        earlier += digest in before
-        seen.add(digest)
+        if not one.error_code:
+            reused += digest in seen
+            earlier += digest in before
+            seen.add(digest)
         name = f"{one.source}/{number:05}.{one.extension}"
         planned[name] = {"sha256": digest, "error_code": one.error_code}
         (folder / one.source).mkdir(parents=True, exist_ok=True)
@@ -264,13 +264,15 @@ def differences(plan: dict[str, Any], root: str) -> list[str]:
         for name in ("features", "scores"):
             found += _row_differences(f"{name} of {night['date']}", mine[name], night["files"])
         found += _score_differences(f"scores of {night['date']}", mine["scores"])
+        rejects = night["by_error_code"]
         rejected = mine["rejects"].groupby("error_code")["rows"].sum().to_dict()
         manifest = read_manifest(root, night["date"])
         for what, is_, planned in (
-            ("rejects by reason", rejected, night["by_error_code"]),
+            ("rejects by reason", rejected, rejects),
             ("manifest's rows", manifest["rows"]["total"], night["rows"]),
-            ("manifest's errors", manifest["rows"]["by_error_code"], night["by_error_code"]),
-            ("manifest's reused rows", manifest["reuse"]["reused"], night["reused"]),
+            ("manifest's errors", manifest["rows"]["by_error_code"], rejects),
+            ("reused pictures", manifest["reuse"]["reused"], night["reused"]),
+            ("pictures", manifest["reuse"]["images"], night["rows"] - sum(rejects.values())),
         ):
             if is_ != planned:
                 found.append(f"{night['date']}: {what}: {is_} instead of {planned}.")

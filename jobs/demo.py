@@ -171,7 +171,7 @@ def read(audit: Path) -> pd.DataFrame:
 def nights(audit: Path) -> Table:
     """What each night brought, as its manifest says."""
     table = Table(title="The nights")
-    table.add_column("night")
+    table.add_column("night", no_wrap=True)
     columns = ("files", "refused", "seen before", "likely generated", "uncertain", "likely real")
     for name in columns:
         table.add_column(name, justify="right")
@@ -240,8 +240,8 @@ def _object(one: dict[str, Any]) -> Text:
 
 
 def _verdict(row: dict[str, Any]) -> Text:
-    why = row["abstention"]
-    return Text.assemble(row["verdict"], " ", _number(row["score"]), f" {why}" if why else "")
+    why = "" if pd.isna(row["abstention"]) else f" {row['abstention']}"
+    return Text.assemble(row["verdict"], " ", _number(row["score"]), why)
 
 
 def _number(value: float | None) -> Text:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import io
 import posixpath
@@ -172,10 +173,12 @@ def as_csv(table: pd.DataFrame) -> bytes:
     """A table of numbers as CSV that a spreadsheet opens without running a formula in it.
 
     Text that a spreadsheet would take for one gets an apostrophe before it (OWASP, "CSV
-    Injection"); lists are joined by spaces. UTF-8 with a byte order mark, which Excel needs.
+    Injection"); lists are joined by spaces. Text is quoted, so that a line break in it ends
+    no cell. UTF-8 with a byte order mark, which Excel needs.
     """
     safe = table.map(_cell) if len(table) else table
-    return safe.to_csv(index=False, lineterminator="\n").encode("utf-8-sig")
+    text = safe.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    return text.encode("utf-8-sig")
 
 
 def _cell(value: object) -> object:

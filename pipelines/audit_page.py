@@ -258,7 +258,8 @@ def plots(audit: Audit, known: Known, psi: float) -> list[Plot]:
         drawn.append(audit_plots.score_bars(audit.histogram, known.thresholds))
     if audit.drift["psi"].notna().any():
         drawn.append(audit_plots.drift_bars(audit.drift, psi))
-    if (audit.verdicts["scope"] == "night").any():
+    nights = audit.verdicts[audit.verdicts["scope"] == "night"]
+    if nights["flagged_share"].notna().any():
         drawn.append(audit_plots.night_points(audit.verdicts))
     return drawn
 

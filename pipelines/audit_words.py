@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from typing import Any
 
 import pandas as pd
 
@@ -75,9 +76,9 @@ GLOSSARY = (
 )
 
 
-def source_name(source: str | None) -> str:
-    """A source as people read it, and as no other source is called."""
-    return printable(source or "") or NO_SOURCE
+def source_name(source: Any) -> str:
+    """A source as people read it; None and NaN are no source."""
+    return printable("" if pd.isna(source) else source) or NO_SOURCE
 
 
 def day(night: str) -> str:

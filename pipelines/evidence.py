@@ -15,6 +15,7 @@ from pipelines import reading
 from pipelines.inputs import InputPlan
 from pipelines.provenance import encoded
 from pipelines.publication import PublishedTable
+from pipelines.reading import Reading
 from pipelines.row_keys import RowKeys
 from pipelines.storage import Storage
 
@@ -66,12 +67,13 @@ def keep(
     wanted = pa.table({"uri": uris, "occurrence": np.zeros(len(uris), np.int32)})
     keys = AllBut(RowKeys.of(wanted, date=night))
     rows: list[dict[str, Any]] = []
-    for plan in plans if len(uris) else ():
-        images = reading.read(plan, keys, storage, max_bytes=decoding.max_bytes)
+    inputs = [Reading(plan, keys) for plan in plans]
+    if len(uris) and inputs:
+        images = reading.read(inputs, storage, max_bytes=decoding.max_bytes)
         small = images.map_batches(
             Thumbnails(decoding), batch_size=16, batch_format="pyarrow", num_cpus=0.25
         )
-        rows += small.iter_rows()
+        rows = list(small.iter_rows())
     rows.sort(key=lambda row: row["uri"])
     schema = EVIDENCE.with_metadata(
         encoded({"table": "evidence", "schema_version": SCHEMA_VERSION})

@@ -285,6 +285,26 @@ class PartWriter:
         return write_part(self.url, self.storage, name, features)
 
 
+class WorkWriter:
+    """Writes rows of several pieces of work, each where it belongs.
+
+    Parameters
+    ----------
+    writers : by the name of the work, which the column ``work`` says of each row
+    """
+
+    def __init__(self, writers: Mapping[str, PartWriter]) -> None:
+        self.writers = writers
+        self.__name__ = "Write"
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        parts = []
+        for work in pc.unique(table["work"]).to_pylist():
+            written = self.writers[work](table.filter(pc.equal(table["work"], work)))
+            parts += [part | {"work": work} for part in written.to_pylist()]
+        return pa.Table.from_pylist(parts)
+
+
 def as_features(rows: pa.Table, dimensions: int) -> pa.Table:
     """Rows of the last stage in the exact schema of the table."""
     schema = features_schema(dimensions)

@@ -15,6 +15,7 @@ import posixpath
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -37,7 +38,7 @@ from pipelines.head_folder import load_head
 from pipelines.inputs import InputOptions
 from pipelines.lease import Lease, LeaseHeldError
 from pipelines.provenance import encoded
-from pipelines.publication import PublishedTable
+from pipelines.publication import PublishedTable, date_of
 from pipelines.storage import (
     Storage,
     check_readable,
@@ -89,6 +90,9 @@ class NightlyConfiguration(BaseModel):
     reuse_nights: int = Field(default=30, ge=0)
     lease_seconds: float = Field(default=120.0, ge=1)
     exclusive_lease: bool = True
+    nights_at_once: int = Field(default=7, ge=1)
+    """Nights that are featurized together, so that models are loaded once for them; they are
+    published one by one."""
     audit: AuditOptions = AuditOptions()
     """Of the report of each night."""
 
@@ -107,13 +111,13 @@ class NightlyConfiguration(BaseModel):
         values |= {"input": prefix, "output": join(self.output, "features")}
         return validated(FeaturizeConfiguration, values, "configuration")
 
-    def scoring(self, night: str) -> scoring.ScoreConfiguration:
-        """The configuration of a night's scores."""
+    def scoring(self, nights: Sequence[str]) -> scoring.ScoreConfiguration:
+        """The configuration of some nights' scores."""
         return scoring.ScoreConfiguration(
             input=join(self.output, "features"),
             output=join(self.output, "scores"),
             head=self.head,
-            dates=(night,),
+            dates=tuple(nights),
             replace=self.again == "all",
             storage=self.storage,
             object_store_gb=self.object_store_gb,
@@ -251,53 +255,102 @@ def nights_of(inputs: Sequence[str], storage: Storage) -> dict[str, list[str]]:
 
 
 def run(job: NightlyJob) -> Iterator[Told]:
-    """Do the nights one after the other; what is wrong with one does not stop the next."""
-    for night in job.nights:
-        yield _do(job, night)
+    """Do the nights, some at once; what is wrong with one does not stop the others."""
+    number = job.configuration.nights_at_once
+    for first in range(0, len(job.nights), number):
+        yield from _do(job, job.nights[first : first + number])
 
 
-def _do(job: NightlyJob, night: Night) -> Told:
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """A night that is ours to publish."""
+
+    night: Night
+    lease: Lease
+    jobs: tuple[runs.Featurizing, ...]
+
+
+def _do(job: NightlyJob, nights: Sequence[Night]) -> Iterator[Told]:
+    """Lease nights, featurize those that are left together, and publish each."""
     configuration = job.configuration
-    root, storage = configuration.output, configuration.storage
-    try:
-        with Lease(
-            root,
-            night.date,
-            storage,
-            configuration.lease_seconds,
-            configuration.exclusive_lease,
-        ) as lease:
-            return _publish(job, night, lease)
-    except LeaseHeldError as error:
-        return Told(night.date, "held", {"reason": str(error)})
-    except runs.ErrorRateError as error:
-        return Told(night.date, "too_many_errors", {"reason": str(error)})
+    with ExitStack() as stack:
+        held = []
+        for night in nights:
+            try:
+                held.append(_hold(configuration, night, stack))
+            except LeaseHeldError as error:
+                yield Told(night.date, "held", {"reason": str(error)})
+        done = [one for one in held if all(map(runs.is_done, one.jobs))]
+        left = [one for one in held if one not in done]
+        began = datetime.datetime.now(datetime.UTC)
+        started = time.monotonic()
+        staged = runs.stage([each for one in left for each in one.jobs]) if left else []
+        featurized = {
+            one.night.date: [runs.nothing_to_do(each) for each in one.jobs] for one in done
+        }
+        for one in left:
+            mine = [each for each in staged if each.job in one.jobs]
+            try:
+                runs.check_error_rates(mine)
+            except runs.ErrorRateError as error:
+                yield Told(one.night.date, "too_many_errors", {"reason": str(error)})
+                continue
+            one.lease.check()
+            featurized[one.night.date] = runs.publish(mine)
+        there = [one for one in held if one.night.date in featurized]
+        scored = _scored(job, [one.night.date for one in there])
+        seconds = time.monotonic() - started
+        for one in there:
+            found = featurized[one.night.date]
+            yield _publish(job, one, found, scored, began, seconds / len(there))
 
 
-def _publish(job: NightlyJob, night: Night, lease: Lease) -> Told:
-    """Featurize, score and audit a night; each step does nothing where it is done."""
-    configuration = job.configuration
-    started, began = time.monotonic(), datetime.datetime.now(datetime.UTC)
-    featurizing = [runs.prepare(configuration.featurizing(one)) for one in night.prefixes]
-    featurized = runs.run_together(featurizing)
-    lease.check()
-    scored = scoring.run(scoring.prepare(configuration.scoring(night.date)))
-    unchanged = all(one["outcome"] == "nothing_to_do" for one in [*featurized, scored])
+def _hold(configuration: NightlyConfiguration, night: Night, stack: ExitStack) -> _Held:
+    """Lease a night until the stack unwinds, and list its input."""
+    settings = (configuration.storage, configuration.lease_seconds, configuration.exclusive_lease)
+    lease = stack.enter_context(Lease(configuration.output, night.date, *settings))
+    jobs = tuple(runs.prepare(configuration.featurizing(one)) for one in night.prefixes)
+    stack.enter_context(runs.leases(jobs))
+    return _Held(night, lease, jobs)
+
+
+def _scored(job: NightlyJob, nights: Sequence[str]) -> dict[str, Any]:
+    """Score nights whose features are published; returns the manifest."""
+    if not nights:
+        return {}
+    return scoring.run(scoring.prepare(job.configuration.scoring(nights)))
+
+
+def _publish(
+    job: NightlyJob,
+    held: _Held,
+    featurized: Sequence[Mapping[str, Any]],
+    scored: Mapping[str, Any],
+    began: datetime.datetime,
+    seconds: float,
+) -> Told:
+    """The last steps of a night that has features and scores; none where nothing changed."""
+    configuration, night = job.configuration, held.night
+    started = time.monotonic()
+    changed = {file["path"] for file in scored["files"]}
+    unchanged = all(one["outcome"] == "nothing_to_do" for one in featurized) and not any(
+        date_of(path) == night.date for path in changed
+    )
     if night.done and unchanged and configuration.again == "nothing":
         return Told(night.date, "done_before")
     write_rejects(configuration.output, night.date, configuration.storage)
     facts = _facts(job, night, featurized, scored)
     facts["started_at"] = began.isoformat(timespec="seconds")
-    facts["seconds"] = round(time.monotonic() - started, 3)
+    facts["seconds"] = round(seconds, 3)
     # The report reads the run's facts; only the last write says that the night is done.
     _write_manifest(configuration, night.date, {**facts, "outcome": "scored"})
-    report = _audit(job, night, featurizing)
-    lease.check()
+    report = _audit(job, night, held.jobs)
+    held.lease.check()
     facts |= {
         "outcome": "published",
         "report": report,
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.monotonic() - started, 3),
+        "seconds": round(seconds + time.monotonic() - started, 3),
         "storage_retries": facts["storage_retries"] + take_retries(),
     }
     _write_manifest(configuration, night.date, facts)

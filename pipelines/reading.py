@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,24 +54,38 @@ from pipelines.storage import (
 )
 
 
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """An input to read.
+
+    Attributes
+    ----------
+    plan : what `plan` returned
+    finished : keys of rows to leave out, whose bytes are not read
+    work : if given, a column of this name says it of each row
+    """
+
+    plan: InputPlan
+    finished: RowKeys | None = None
+    work: str | None = None
+
+
 def read(
-    plan: InputPlan,
-    finished: RowKeys | None,
+    inputs: Sequence[Reading],
     storage: Storage,
     *,
     max_bytes: int = 64 << 20,
     num_cpus: float = 0.25,
     tally: Any = None,
 ) -> ray.data.Dataset:
-    """Return the planned rows as a dataset with the schema ``item.tables.IMAGES``.
+    """Return the planned rows of some inputs as a dataset of the schema ``item.tables.IMAGES``.
 
     Rows of one piece stay in order. A task holds at most about `TABLE_BYTES` and
     ``read_threads * max_bytes``.
 
     Parameters
     ----------
-    plan : what `plan` returned
-    finished : keys of rows to leave out, whose bytes are not read
+    inputs : what to read; rows of one and the next may mix
     storage : how S3 is reached
     max_bytes : size above which a file is rejected and not read whole
     num_cpus : CPUs that a read task claims; it mostly waits
@@ -82,18 +96,32 @@ def read(
     RuntimeError
         While the dataset is consumed, if a whole table or archive cannot be reached.
     """
-    tables = piece_reader(plan, storage, max_bytes=max_bytes)
-    reference = ray.put(finished) if finished is not None and len(finished) else None
+    readers = [piece_reader(one.plan, storage, max_bytes=max_bytes) for one in inputs]
+    finished = [ray.put(one.finished) if one.finished else None for one in inputs]
+    works = [one.work for one in inputs]
 
     def read_pieces(batch: pa.Table) -> Iterator[pa.Table]:
-        keys = RowKeys() if reference is None else ray.get(reference)
-        for piece in batch["piece"].to_pylist():
-            yield from tables(pickle.loads(piece), keys)  # made a few lines below
+        for number, piece in zip(
+            batch["input"].to_pylist(), batch["piece"].to_pylist(), strict=True
+        ):
+            keys = RowKeys() if finished[number] is None else ray.get(finished[number])
+            for table in readers[number](pickle.loads(piece), keys):  # made a few lines below
+                yield _marked(table, works[number])
         tell_retries(tally)
 
-    pieces = [{"piece": pickle.dumps(piece)} for piece in plan.pieces]
+    pieces = [
+        {"input": number, "piece": pickle.dumps(piece)}
+        for number, one in enumerate(inputs)
+        for piece in one.plan.pieces
+    ]
     dataset = ray.data.from_items(pieces, override_num_blocks=min(len(pieces), 1000))
     return dataset.map_batches(read_pieces, batch_size=1, batch_format="pyarrow", num_cpus=num_cpus)
+
+
+def _marked(table: pa.Table, work: str | None) -> pa.Table:
+    if work is None:
+        return table
+    return table.append_column("work", pa.repeat(work, len(table)))
 
 
 def piece_reader(

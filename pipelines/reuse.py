@@ -97,22 +97,22 @@ class Register:
 
 
 def seen_before(
-    table: FeatureTable, work: str, nights: int, without: Sequence[str] = ()
+    table: FeatureTable, works: Sequence[str], nights: int, without: Sequence[str] = ()
 ) -> ImageIndex:
-    """Pictures of the latest published nights and of what the work has staged.
+    """Pictures of the latest published nights and of what some pieces of work have staged.
 
     Parameters
     ----------
     table : the features
-    work : a staging folder
+    works : staging folders
     nights : how many of the latest nights are looked through
     without : nights that are not, because they are computed anew
     """
     published = [path for path in table.published() if date_of(path) not in without]
     latest = sorted({date_of(path) for path in published}, reverse=True)[:nights]
     files = [(table.path, path) for path in published if date_of(path) in latest]
-    staging = table.staging(work)
-    return ImageIndex.of(table, [*files, *((staging, path) for path in table.staged(work))])
+    files += [(table.staging(work), path) for work in works for path in table.staged(work)]
+    return ImageIndex.of(table, files)
 
 
 def copied(

@@ -19,7 +19,7 @@ from item.tables import ErrorCode, Status
 from pipelines import inputs, reading
 from pipelines.configuration import FeaturizeConfiguration
 from pipelines.counters import Counters
-from pipelines.feature_table import FeatureTable, PartWriter, summed
+from pipelines.feature_table import REPEAT, FeatureTable, PartWriter, WorkWriter, summed
 from pipelines.featurize import stages
 from pipelines.inputs import InputPlan
 from pipelines.lease import Lease
@@ -28,6 +28,7 @@ from pipelines.progress import Progress, Tally
 from pipelines.provenance import provenance, versions
 from pipelines.publication import STAGING, date_of
 from pipelines.ray_start import start_ray
+from pipelines.reading import Reading
 from pipelines.reuse import ImageIndex, Register, copied, seen_before
 from pipelines.row_keys import RowKeys
 from pipelines.stages import through, workers
@@ -161,10 +162,10 @@ def run_together(jobs: Sequence[Featurizing]) -> list[dict[str, Any]]:
     ErrorRateError
         Manifests are written, nothing is published, finished rows are kept aside.
     """
-    if all(_is_done(job) for job in jobs):
-        return [_manifest(_nothing(job), []) | {"outcome": "nothing_to_do"} for job in jobs]
-    with _leases(jobs) as held:
-        staged = [stage(job) for job in jobs]
+    if all(is_done(job) for job in jobs):
+        return [nothing_to_do(job) for job in jobs]
+    with leases(jobs) as held:
+        staged = stage(jobs)
         check_error_rates(staged)
         for lease in held:
             lease.check()
@@ -172,7 +173,7 @@ def run_together(jobs: Sequence[Featurizing]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _leases(jobs: Sequence[Featurizing]) -> Iterator[list[Lease]]:
+def leases(jobs: Sequence[Featurizing]) -> Iterator[list[Lease]]:
     """The right to publish the nights of some jobs, until the block ends."""
     configuration = jobs[0].configuration
     nights = sorted({night for job in jobs for night in job.plan.dates})
@@ -191,28 +192,22 @@ def _leases(jobs: Sequence[Featurizing]) -> Iterator[list[Lease]]:
         ]
 
 
-def stage(job: Featurizing) -> Staged:
-    """Do the work that is left, and leave its rows aside.
+def stage(jobs: Sequence[Featurizing]) -> list[Staged]:
+    """Do the work that is left of jobs for one table, all at once, and leave its rows aside.
 
     Raises
     ------
     RuntimeError
         If rows are missing then; what is done is kept for the next run.
     """
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{_suffix(job.origin)}"
-    finished = job.finished()
-    left = reading.count_left(job.plan, finished, job.configuration.storage)
-    waiting = bool(job.table.staged(job.work, "repeat"))
-    timing = _compute(job, run_id, finished, left) if left != 0 or waiting else {}
-    _check_all_there(job)
-    paths = job.table.staged(job.work)
-    facts = tuple(job.table.facts(job.table.staging(job.work), path) for path in paths)
-    return Staged(job, run_id, left, facts, tuple(map(date_of, paths)), timing)
+    to_do = [_to_do(job) for job in jobs]
+    timing = _compute([one for one in to_do if not one.is_done])
+    return [_staged(one, timing if not one.is_done else {}) for one in to_do]
 
 
-def _nothing(job: Featurizing) -> Staged:
-    """Of a job that has nothing left to do."""
-    return Staged(job, "", 0, (), (), {})
+def nothing_to_do(job: Featurizing) -> dict[str, Any]:
+    """The manifest of a job that has nothing left to do."""
+    return _manifest(Staged(job, "", 0, (), (), {}), []) | {"outcome": "nothing_to_do"}
 
 
 def check_error_rates(work: Sequence[Staged]) -> None:
@@ -267,7 +262,7 @@ def publish(work: Sequence[Staged]) -> list[dict[str, Any]]:
     return manifests
 
 
-def _is_done(job: Featurizing) -> bool:
+def is_done(job: Featurizing) -> bool:
     """Whether every row is published and every publication has its manifest."""
     if job.again == "all" or job.table.staged(job.work) or _landed(job):
         return False
@@ -301,18 +296,64 @@ def _suffix(origin: str) -> str:
     return origin[:8]
 
 
-def _compute(job: Featurizing, run_id: str, finished: RowKeys, left: int | None) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class _ToDo:
+    """What is left of a job."""
+
+    job: Featurizing
+    run_id: str
+    finished: RowKeys
+    left: int | None
+    """Rows to read; None if unknown."""
+    waiting: bool
+    """Whether rows that are read wait for the features of others."""
+
+    @property
+    def is_done(self) -> bool:
+        return self.left == 0 and not self.waiting
+
+    def writer(self, tally: Any = None) -> PartWriter:
+        """What writes the job's parts."""
+        configuration, profile = self.job.configuration, self.job.configuration.profile
+        return PartWriter(
+            join(configuration.output, STAGING, self.job.work),
+            configuration.storage,
+            profile.dimensions,
+            provenance(profile, self.run_id, configuration.perturbation),
+            tally,
+        )
+
+
+def _to_do(job: Featurizing) -> _ToDo:
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{_suffix(job.origin)}"
+    finished = job.finished()
+    left = reading.count_left(job.plan, finished, job.configuration.storage)
+    return _ToDo(job, run_id, finished, left, bool(job.table.staged(job.work, REPEAT)))
+
+
+def _compute(work: Sequence[_ToDo]) -> dict[str, Any]:
     """Featurize what is left into staged parts; returns times and memory."""
+    if not work:
+        return {}
     started = time.monotonic()
-    known = [path for kind in ("part", "repeat") for path in job.table.staged(job.work, kind)]
-    _remember_date(job)
-    start_ray(job.configuration.object_store_gb)
+    configuration, table = work[0].job.configuration, work[0].job.table
+    known = {
+        one.job.work: [*table.staged(one.job.work), *table.staged(one.job.work, REPEAT)]
+        for one in work
+    }
+    for one in work:
+        _remember_date(one.job)
+    start_ray(configuration.object_store_gb)
     tally = Tally.remote()  # type: ignore[attr-defined]
-    with PeakMemory() as memory, Progress(tally, left) as progress:
-        if left != 0:
-            known += [part["path"] for part in _process(job, run_id, finished, tally)]
-    job.table.drop_strays(job.work, known)
-    _copy(job, run_id)
+    left = [one.left for one in work]
+    rows = None if None in left else sum(one or 0 for one in left)
+    with PeakMemory() as memory, Progress(tally, rows) as progress:
+        if rows != 0:
+            for part in _process([one for one in work if one.left != 0], tally):
+                known[part["work"]].append(part["path"])
+    for name, paths in known.items():
+        table.drop_strays(name, paths)
+    _copy(work)
     return {
         "rows_computed": progress.rows,
         "seconds": round(time.monotonic() - started, 3),
@@ -325,33 +366,61 @@ def _compute(job: Featurizing, run_id: str, finished: RowKeys, left: int | None)
     }
 
 
-def _copy(job: Featurizing, run_id: str) -> None:
-    """Give rows whose picture another row has the features of that row."""
-    configuration = job.configuration
-    done = job.table.done(job.work, job.plan.dates, job.again)
-    index = _seen_before(job)
-    writer = _writer(job, run_id)
-    rows = configuration.rows_per_part
-    for _ in copied(job.table, job.work, index, writer, done, rows):
-        pass
-    job.table.drop_repeats(job.work)
-
-
-def _seen_before(job: Featurizing) -> ImageIndex:
-    without = job.plan.dates if job.again == "all" else ()
-    nights = job.configuration.reuse_nights
-    return seen_before(job.table, job.work, nights, without)
-
-
-def _writer(job: Featurizing, run_id: str, tally: Any = None) -> PartWriter:
-    configuration, profile = job.configuration, job.configuration.profile
-    return PartWriter(
-        join(configuration.output, STAGING, job.work),
+def _process(work: Sequence[_ToDo], tally: Any) -> Iterable[dict[str, Any]]:
+    """Run the stages on what is left; yields each part as it is finished."""
+    configuration, profile = work[0].job.configuration, work[0].job.configuration.profile
+    images = reading.read(
+        [Reading(one.job.plan, one.finished, one.job.work) for one in work],
         configuration.storage,
-        profile.dimensions,
-        provenance(profile, run_id, configuration.perturbation),
-        tally,
+        max_bytes=profile.decoding.max_bytes,
+        # As a decoding task: Ray then reads and decodes in one, without a copy between.
+        num_cpus=profile.resources.decode.cpus,
+        tally=tally,
     )
+    register = None
+    if configuration.reuse:
+        known = _seen_before([one.job for one in work])
+        register = Register.remote(known.halves)  # type: ignore[attr-defined]
+    steps = stages(profile, configuration.perturbation, register)
+    parts = through(images, steps, tally, Counters("featurize")).map_batches(
+        WorkWriter({one.job.work: one.writer(tally) for one in work}),
+        batch_size=configuration.rows_per_part,
+        batch_format="pyarrow",
+        num_cpus=0.1,
+    )
+    yield from parts.iter_rows()
+
+
+def _copy(work: Sequence[_ToDo]) -> None:
+    """Give rows whose picture another row has the features of that row."""
+    waiting = [one for one in work if one.job.table.staged(one.job.work, REPEAT)]
+    if not waiting:
+        return
+    index = _seen_before([one.job for one in work])
+    for one in waiting:
+        job = one.job
+        done = job.table.done(job.work, job.plan.dates, job.again)
+        rows = job.configuration.rows_per_part
+        for _ in copied(job.table, job.work, index, one.writer(), done, rows):
+            pass
+        job.table.drop_repeats(job.work)
+
+
+def _seen_before(jobs: Sequence[Featurizing]) -> ImageIndex:
+    anew = [night for job in jobs if job.again == "all" for night in job.plan.dates]
+    nights = jobs[0].configuration.reuse_nights
+    return seen_before(jobs[0].table, [job.work for job in jobs], nights, anew)
+
+
+def _staged(work: _ToDo, timing: dict[str, Any]) -> Staged:
+    """What a job has staged, once every row of its input is there."""
+    job = work.job
+    _check_all_there(job)
+    paths = job.table.staged(job.work)
+    facts = tuple(job.table.facts(job.table.staging(job.work), path) for path in paths)
+    if timing and work.left is not None:
+        timing = timing | {"rows_computed": work.left}
+    return Staged(job, work.run_id, work.left, facts, tuple(map(date_of, paths)), timing)
 
 
 def _manifest(staged: Staged, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -383,33 +452,6 @@ def _manifest(staged: Staged, parts: Sequence[dict[str, Any]]) -> dict[str, Any]
         **timing,
         "stages": _stage_speeds(facts, job.configuration, timing.get("cpus", 0.0)),
     }
-
-
-def _process(
-    job: Featurizing, run_id: str, finished: RowKeys, tally: Any
-) -> Iterable[dict[str, Any]]:
-    """Run the stages on what is left; yields each part as it is finished."""
-    configuration, profile = job.configuration, job.configuration.profile
-    images = reading.read(
-        job.plan,
-        finished,
-        configuration.storage,
-        max_bytes=profile.decoding.max_bytes,
-        # As a decoding task: Ray then reads and decodes in one, without a copy between.
-        num_cpus=profile.resources.decode.cpus,
-        tally=tally,
-    )
-    register = None
-    if configuration.reuse:
-        register = Register.remote(_seen_before(job).halves)  # type: ignore[attr-defined]
-    steps = stages(profile, configuration.perturbation, register)
-    parts = through(images, steps, tally, Counters("featurize")).map_batches(
-        _writer(job, run_id, tally),
-        batch_size=configuration.rows_per_part,
-        batch_format="pyarrow",
-        num_cpus=0.1,
-    )
-    yield from parts.iter_rows()
 
 
 def _today(table: FeatureTable, origin: str) -> date:

@@ -300,7 +300,10 @@ def replacing(fs: AbstractFileSystem, path: str) -> Iterator[Path]:
     _flush_folder(target.parent)
 
 
-_CHECK = {"connect_timeout": 3.0, "read_timeout": 10.0, "retries": 0}
+def _for_checks(storage: Storage) -> Storage:
+    """Answers within seconds, yet not put off by a request that fails now and then."""
+    quick = {"connect_timeout": 3.0, "read_timeout": 10.0, "retries": min(storage.retries, 3)}
+    return storage.model_copy(update=quick)
 
 
 def check_readable(url: str, storage: Storage) -> None:
@@ -315,7 +318,7 @@ def check_readable(url: str, storage: Storage) -> None:
     if is_s3(url):
         path = _s3_path(url)
         bucket, _, key = path.partition("/")
-        fs = _new_s3(storage.model_copy(update=_CHECK))
+        fs = _new_s3(_for_checks(storage))
         try:
             if not _s3_has(fs, bucket, key):
                 raise UsageError(f"There is nothing at {redact(url)}.")
@@ -370,7 +373,7 @@ def check_writable(url: str, storage: Storage) -> None:
     if is_s3(url):
         path = _s3_path(url)
         probe = f"{path}/.{uuid.uuid4().hex}.probe"
-        fs = _new_s3(storage.model_copy(update=_CHECK))
+        fs = _new_s3(_for_checks(storage))
         try:
             fs.pipe_file(probe, b"")
             fs.rm_file(probe)

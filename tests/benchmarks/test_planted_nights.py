@@ -69,11 +69,11 @@ def test_shares_of_broken_files_and_repeats_are_those_asked_for(
     assert sum(night["reused"] for night in nights) == REPEATED * rows == 16
 
 
-def test_reused_rows_are_those_whose_bytes_came_before(planted: tuple[Path, Plan]) -> None:
+def test_reused_rows_are_whole_pictures_that_came_before(planted: tuple[Path, Plan]) -> None:
     folder, plan = planted
     seen: set[bytes] = set()
     for night in plan["nights"]:
-        contents = list(files_of(folder, night).values())
+        contents = [one for one in files_of(folder, night).values() if fate(one) is None]
         assert night["reused"] == len(contents) - len(set(contents) - seen)
         assert night["reused_of_earlier_nights"] == sum(one in seen for one in contents)
         seen |= set(contents)
@@ -109,7 +109,10 @@ def as_audited(plan: Plan) -> Audit:
     manifests = {
         night["date"]: {
             "rows": {"total": night["rows"], "by_error_code": night["by_error_code"]},
-            "reuse": {"reused": night["reused"]},
+            "reuse": {
+                "images": night["rows"] - sum(night["by_error_code"].values()),
+                "reused": night["reused"],
+            },
         }
         for night in plan["nights"]
     }
@@ -195,7 +198,7 @@ def add_a_night(audit: Audit) -> None:
         (score_a_reject, "1 rows without features have a verdict"),
         (leave_a_picture_unscored, "1 rows with features have no score"),
         (score_a_repeat_otherwise, "1 pictures have more than one score"),
-        (reuse_less, "2026-01-30: manifest's reused rows"),
+        (reuse_less, "2026-01-30: reused pictures"),
         (add_a_night, "scores has nights that were not planted: 2026-02-28"),
     ],
 )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from item.errors import UsageError
 from item.tables import IMAGES
 from pipelines import reading
-from pipelines.reading import count_left, read
+from pipelines.reading import Reading, count_left, read
 from pipelines.row_keys import RowKeys
 from pipelines.tars import Tar
 from tests.dumps import (
@@ -338,7 +338,7 @@ def test_pictures_of_finished_row_groups_are_not_read(tmp_path: Path, monkeypatc
 def test_dataset_has_each_row_once_and_the_exact_schema(store) -> None:
     root = store({f"{number:03}.jpg": bytes([number]) for number in range(40)})
     found = planned(root, rows_per_task=7)
-    dataset = read(found, None, STORAGE).materialize()
+    dataset = read([Reading(found)], STORAGE).materialize()
     assert dataset.schema().base_schema.remove_metadata() == IMAGES
     rows = sorted(dataset.take_all(), key=lambda row: row["uri"])
     assert [row["bytes"] for row in rows] == [bytes([number]) for number in range(40)]
@@ -348,9 +348,9 @@ def test_dataset_has_each_row_once_and_the_exact_schema(store) -> None:
 def test_dataset_leaves_out_finished_rows_and_keeps_its_schema_when_empty(tmp_path: Path) -> None:
     found = planned(make(tmp_path, {f"{name}.jpg": b"x" for name in "abc"}), rows_per_task=1)
     everything = pa.concat_tables(tables_of(found, None, 100))
-    rest = read(found, RowKeys.of(everything[:2]), STORAGE).take_all()
+    rest = read([Reading(found, RowKeys.of(everything[:2]))], STORAGE).take_all()
     assert [row["uri"] for row in rest] == ["c.jpg"]
-    nothing = read(found, RowKeys.of(everything), STORAGE).materialize()
+    nothing = read([Reading(found, RowKeys.of(everything))], STORAGE).materialize()
     assert nothing.count() == 0
     assert nothing.schema().base_schema.remove_metadata() == IMAGES
 

@@ -110,7 +110,7 @@ def test_only_the_latest_nights_are_looked_through(tmp_path: Path) -> None:
         table.publish([WORK], f"run-{night}")
 
     def known(nights_back: int, without: list[str]) -> list[bool]:
-        index = seen_before(table, WORK, nights_back, without)
+        index = seen_before(table, [WORK], nights_back, without)
         return (index.find([digest(night) for night in nights]) >= 0).tolist()
 
     assert known(30, []) == [True, True, True]

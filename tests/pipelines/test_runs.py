@@ -21,8 +21,8 @@ from item.tables import ErrorCode
 from pipelines import runs
 from pipelines.configuration import FeaturizeConfiguration, resolve
 from pipelines.feature_table import PartWriter
-from pipelines.publication import STAGING
 from pipelines.provenance import provenance
+from pipelines.publication import STAGING
 from pipelines.storage import Storage
 from tests.dumps import make, parquet_of
 from tests.feature_rows import COLUMNS, done

@@ -17,8 +17,8 @@ import yaml
 from item.errors import UsageError
 from item.heads.head import Head
 from pipelines import labelled_rows, train_workers, training
-from pipelines.storage import Storage
 from pipelines.head_folder import load_head
+from pipelines.storage import Storage
 from pipelines.training import TrainConfiguration, prepare, resolve, run
 from tests.item.heads.examples import DIFFERENCES, FEATURE_SET, features_table
 from tests.pipelines.test_labelled_rows import write
