@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from item.errors import UsageError
+from pipelines.lease import LeaseHeldError, LeaseLostError
 
 Input = Annotated[
     str | None,
@@ -57,13 +58,19 @@ def console() -> Console:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Print a user's mistake as one sentence, without a traceback, and exit with 2."""
+    """Print a user's mistake as one sentence, without a traceback, and exit with 2.
+
+    The same for work that another run holds, with 4.
+    """
     _quieten()
     try:
         yield
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(EXIT_REFUSED) from None
+    except (LeaseHeldError, LeaseLostError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(EXIT_HELD) from None
 
 
 def _quieten() -> None:

@@ -230,7 +230,7 @@ def refused(rows: pd.DataFrame) -> Table:
     table.add_column("reason", overflow="fold")
     for row in rows[rows["status"] != Status.OK].sort_values("uri").to_dict("records"):
         code = ErrorCode(row["error_code"])
-        table.add_row(_plain(row["uri"].rsplit("/", 1)[-1]), Text(code), Text(code.sentence))
+        table.add_row(_plain(row["uri"]), Text(code), Text(code.sentence))
     return table
 
 

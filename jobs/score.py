@@ -13,7 +13,6 @@ import typer
 from rich.pretty import pprint
 
 from jobs.command_line import (
-    EXIT_HELD,
     EXIT_TOO_MANY_ERRORS,
     ConfigFile,
     DryRun,
@@ -28,7 +27,6 @@ from jobs.command_line import (
 )
 from pipelines import image_scoring, runs
 from pipelines.configuration import parse_settings
-from pipelines.lease import LeaseHeldError
 
 app = application()
 
@@ -72,9 +70,6 @@ def score(
         except runs.ErrorRateError as error:
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(EXIT_TOO_MANY_ERRORS) from None
-        except LeaseHeldError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise typer.Exit(EXIT_HELD) from None
     say = console().print
     rows = manifest["rows"]
     say(f"{rows['total']:,} rows scored, {rows['done_before']:,} done before.")

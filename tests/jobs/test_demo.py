@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,11 @@ from rich.table import Table
 from typer.testing import CliRunner
 
 from item.errors import UsageError
+from item.heads.head import Head
+from item.mini import HEAD
 from item.tables import ErrorCode, Status, features_schema
 from jobs import demo
+from pipelines.scoring import scores
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -28,8 +32,16 @@ def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("skimage")
     pytest.importorskip("sklearn")
     folder = tmp_path_factory.mktemp("demo") / "dump"
-    demo.make_dump(folder)
+    assert demo.make_dump(folder) == [57, 55]
     return folder
+
+
+def names(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def shown(table: Table, width: int = 100) -> str:
@@ -40,7 +52,13 @@ def shown(table: Table, width: int = 100) -> str:
 
 
 def row(uri: str, **columns: object) -> dict[str, object]:
-    ok = {"uri": uri, "status": Status.OK, "caption": "a cat on a sofa", "objects": []}
+    ok = {
+        "uri": uri,
+        "source": "crawl",
+        "status": Status.OK,
+        "caption": "a cat on a sofa",
+        "objects": [],
+    }
     return ok | {"global_similarity": 0.25} | columns
 
 
@@ -48,32 +66,47 @@ def object_(phrase: str, similarity: float, grounded: bool = True) -> dict[str, 
     return {"phrase": phrase, "similarity": similarity, "grounded": grounded}
 
 
-def read_back(folder: Path, *rows: dict[str, object]) -> pd.DataFrame:
-    """Write rows as the features table is written, and read them as the demo does."""
-    path = folder / "date=2026-01-02" / "part-0.parquet"
-    path.parent.mkdir()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=features_schema(384)), path)
-    return demo.scored(folder)
+def read_back(audit: Path, *rows: dict[str, object]) -> pd.DataFrame:
+    """Write rows as the tables of a night are written, and read them as the demo does."""
+    features = pa.Table.from_pylist(list(rows), schema=features_schema(384))
+    tables = {"features": features, "scores": scores(features, Head.load(HEAD))}
+    for name, table in tables.items():
+        path = audit / name / f"date={demo.NIGHTS[0]}" / "night.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(table, path)
+    return demo.read(audit)
 
 
 @pytest.mark.parametrize("name", demo.PHOTOGRAPHS)
 def test_photograph_is_whole_and_of_the_format_that_its_name_says(dump: Path, name: str) -> None:
     formats = {".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
-    with Image.open(dump / name) as photograph:
+    with Image.open(dump / f"date={demo.NIGHTS[0]}" / "crawl" / name) as photograph:
         photograph.load()
         assert photograph.format == formats[Path(name).suffix]
         assert min(photograph.size) >= 256
 
 
-def test_dump_mixes_formats_and_holds_three_broken_files(dump: Path) -> None:
+def test_dump_mixes_formats_and_holds_broken_files(dump: Path) -> None:
     assert {Path(name).suffix for name in demo.PHOTOGRAPHS} == {".jpg", ".png", ".webp"}
-    broken = {path.name for path in dump.iterdir()} - set(demo.PHOTOGRAPHS)
-    assert broken == {"broken-download.jpg", "not-found-page.jpg", "empty.png"}
-    with pytest.raises(OSError, match="truncated"), Image.open(dump / "broken-download.jpg") as cut:
+    broken = dump / f"date={demo.NIGHTS[0]}" / "downloads"
+    assert {path.name for path in broken.iterdir()} == {
+        *("broken-download.jpg", "not-found-page.jpg", "empty.png")
+    }
+    with (
+        pytest.raises(OSError, match="truncated"),
+        Image.open(broken / "broken-download.jpg") as cut,
+    ):
         cut.load()
     with pytest.raises(OSError, match="cannot identify"):
-        Image.open(dump / "not-found-page.jpg")
-    assert (dump / "empty.png").stat().st_size == 0
+        Image.open(broken / "not-found-page.jpg")
+    assert (broken / "empty.png").stat().st_size == 0
+
+
+def test_half_of_the_second_night_was_there_before(dump: Path) -> None:
+    first, second = (names(dump / f"date={night}") for night in demo.NIGHTS)
+    pictures = {data for data in first.values() if data}
+    assert sum(data in pictures for data in second.values()) == 27
+    assert len(set(first.values())) == len(first)
 
 
 def test_missing_package_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,10 +211,10 @@ def test_job_is_run_as_users_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setenv("RAY_ADDRESS", "a-cluster:6379")
-    assert demo.featurize(tmp_path / "dump", tmp_path / "features") == 0
+    assert demo.audited(tmp_path / "dump", tmp_path / "audit") == 0
     [(command, environment)] = calls
-    assert command[:2] == [sys.executable, str(REPOSITORY / "jobs" / "featurize.py")]
-    assert "max_error_rate=0.5" in command
+    assert command[:2] == [sys.executable, str(REPOSITORY / "jobs" / "nightly.py")]
+    assert "--set=max_error_rate=0.5" in command
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert "RAY_ADDRESS" not in environment
 
@@ -189,28 +222,39 @@ def test_job_is_run_as_users_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_failed_job_ends_the_demo_with_its_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "featurize", lambda _dump, _features: 3)
+    monkeypatch.setattr(demo, "audited", lambda _dump, _audit: 3)
     monkeypatch.setattr(demo, "make_dump", lambda folder: folder.mkdir() or [])
     result = CliRunner().invoke(demo.app, ["--output", str(tmp_path / "out")])
     assert result.exit_code == 3
 
 
-def test_demo_ends_with_the_line_that_opens_the_result(
+def test_demo_shows_nights_drift_report_and_the_line_that_opens_the_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def featurize(_dump: Path, features: Path) -> int:
-        features.mkdir()
-        read_back(features, row("cat.png"))
+    def audited(_dump: Path, audit: Path) -> int:
+        read_back(audit, row("cat.png"))
+        (audit / "_nights").mkdir()
+        for night in demo.NIGHTS:
+            told = {"rows": {"total": 57}, "verdicts": {"uncertain": 27}, "reuse": {"reused": 28}}
+            (audit / "_nights" / f"{night}.json").write_text(json.dumps(told))
+        drift = audit / "reports" / demo.NIGHTS[1] / "drift.parquet"
+        drift.parent.mkdir(parents=True)
+        rows = {"alarm": [True, False], "sentence": ["The mix is [b]new\x1b[2J.", "Same."]}
+        pd.DataFrame(rows).to_parquet(drift)
         return 0
 
-    monkeypatch.setattr(demo, "featurize", featurize)
+    monkeypatch.setattr(demo, "audited", audited)
     monkeypatch.setattr(demo, "make_dump", lambda folder: folder.mkdir() or [])
     output = tmp_path / "out"
     for _ in range(2):
         result = CliRunner().invoke(demo.app, ["--output", str(output)])
         assert result.exit_code == 0, result.output
-    last = result.output.strip().splitlines()[-1]
-    assert last == f'import pandas as pd; pd.read_parquet("{output / "features"}")'
+    lines = result.output.strip().splitlines()
+    assert lines[-1] == f'import pandas as pd; pd.read_parquet("{output / "audit" / "scores"}")'
+    assert lines[-3] == str(output / "audit" / "reports" / f"{demo.NIGHTS[1]}.html")
+    assert "Drift: The mix is [b]new�[2J." in result.output and "Same." not in result.output
+    for part in (*demo.NIGHTS, "57", "28", "27"):
+        assert part in result.output
 
 
 def test_help_fits_a_screen_and_gives_an_example() -> None:

@@ -417,14 +417,15 @@ def test_text_stands_out_from_its_ground(visit: Visit, page: Path, scheme: str) 
 
 
 CONTRAST = """element => {
-  const light = (colour) => {
-    const [r, g, b] = colour.match(/[0-9.]+/g).map(Number).map((part) =>
+  const light = (written) => {
+    const [r, g, b] = written.match(/[0-9.]+/g).map(Number).map((part) =>
       part / 255 <= 0.04045 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
+  const colour = (one) => getComputedStyle(one).backgroundColor;
   let ground = element;
-  while (getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)") ground = ground.parentElement;
-  const pair = [getComputedStyle(element).color, getComputedStyle(ground).backgroundColor].map(light);
+  while (colour(ground) === "rgba(0, 0, 0, 0)") ground = ground.parentElement;
+  const pair = [getComputedStyle(element).color, colour(ground)].map(light);
   return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
 }"""
 """Contrast of an element's letters, as WCAG 2.2 defines it; 4.5 is its level AA."""
