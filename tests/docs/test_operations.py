@@ -169,7 +169,7 @@ def test_cron_escapes_what_is_special_to_it(line: tuple[list[str], str]) -> None
 def test_cron_starts_the_job_and_mails_only_a_failure(
     line: tuple[list[str], str], here: Any, tmp_path: Path
 ) -> None:
-    command = line[1].replace("\\%", "%").replace("/opt/item-audit", str(tmp_path))
+    command = line[1].replace("\\%", "%").replace("$HOME/item-audit", str(tmp_path))
     log = tmp_path / "item-audit.log"
     arguments, printed = here(command.replace("/var/log/item-audit.log", str(log)))
     assert "ended with 3" in printed
