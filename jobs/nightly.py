@@ -3,7 +3,8 @@
 python jobs/nightly.py --input dump/ --output audit/
 ray job submit --working-dir . -- python jobs/nightly.py --input s3://… --output s3://…
 
-Exit codes: 0 all done, 2 refused, 3 too many errors in a night, 4 another run holds a night.
+Exit codes: 0 all done, 2 refused, all of it or a night, 3 too many errors in a night, 4 another
+run holds a night.
 The last line of standard output is a summary in JSON.
 """
 
@@ -20,6 +21,7 @@ from rich.pretty import pprint
 from item.errors import UsageError
 from jobs.command_line import (
     EXIT_HELD,
+    EXIT_REFUSED,
     EXIT_TOO_MANY_ERRORS,
     ConfigFile,
     DryRun,
@@ -87,9 +89,10 @@ def run_nights(
         for night in nightly.run(job):
             told.append(night)
             print(night.sentence(), file=sys.stderr, flush=True)
-    code = _exit_code(told)
+    outcome = _outcome(told)
+    code = _CODES.get(outcome, 0)
     summary = {
-        "outcome": _OUTCOMES[code] if told else "nothing_to_do",
+        "outcome": outcome,
         "exit_code": code,
         "nights": [night.line() for night in told],
         "done_before": len(job.done_before),
@@ -99,14 +102,18 @@ def run_nights(
     raise typer.Exit(code)
 
 
-_OUTCOMES = {0: "done", EXIT_TOO_MANY_ERRORS: "too_many_errors", EXIT_HELD: "held"}
+_CODES = {
+    "too_many_errors": EXIT_TOO_MANY_ERRORS,
+    "held": EXIT_HELD,
+    "refused": EXIT_REFUSED,
+    "done": 0,
+}
+"""The gravest outcome of any night comes first."""
 
 
-def _exit_code(told: list[nightly.Told]) -> int:
+def _outcome(told: list[nightly.Told]) -> str:
     outcomes = {night.outcome for night in told}
-    if "too_many_errors" in outcomes:
-        return EXIT_TOO_MANY_ERRORS
-    return EXIT_HELD if "held" in outcomes else 0
+    return next((one for one in _CODES if one in outcomes), "done") if told else "nothing_to_do"
 
 
 if __name__ == "__main__":

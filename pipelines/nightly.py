@@ -55,7 +55,7 @@ NIGHTS = "_nights"
 EXAMPLES = 5
 """URIs that the rejects view names for each reason and source."""
 
-Outcome = Literal["published", "done_before", "too_many_errors", "held"]
+Outcome = Literal["published", "done_before", "too_many_errors", "held", "refused"]
 
 
 class NightlyConfiguration(BaseModel):
@@ -280,6 +280,8 @@ def _do(job: NightlyJob, nights: Sequence[Night]) -> Iterator[Told]:
                 held.append(_hold(configuration, night, stack))
             except LeaseHeldError as error:
                 yield Told(night.date, "held", {"reason": str(error)})
+            except UsageError as error:
+                yield Told(night.date, "refused", {"reason": str(error)})
         done = [one for one in held if all(map(runs.is_done, one.jobs))]
         left = [one for one in held if one not in done]
         began = datetime.datetime.now(datetime.UTC)

@@ -44,6 +44,7 @@ def published(date: str) -> Told:
             "too_many_errors",
         ),
         ([Told(NIGHT, "held", {"reason": "Held."})], 4, "held"),
+        ([Told(NIGHT, "refused", {"reason": "Empty."}), published(NIGHT)], 2, "refused"),
         (
             [Told(NIGHT, "held", {"reason": "x"}), Told(NIGHT, "too_many_errors", {"reason": "y"})],
             3,

@@ -184,6 +184,17 @@ def test_night_that_another_run_holds_is_told_and_left(
     assert not (tmp_path / "out" / "features").exists()
 
 
+def test_night_without_pictures_is_told_and_does_not_stop_the_others(
+    audited: tuple[Path, Path], tmp_path: Path
+) -> None:
+    dump, _ = audited
+    shutil.copytree(dump, tmp_path / "dump")
+    make(tmp_path / "dump", {"date=2026-01-29/readme.md": b"nothing here"})
+    told = run(tmp_path / "dump", tmp_path / "out", **{"from": "2026-01-29", "to": "2026-01-29"})
+    assert [one.outcome for one in told] == ["refused"]
+    assert "There is nothing to read" in told[0].facts["reason"]
+
+
 def test_night_of_another_head_stays_as_it_is(audited: tuple[Path, Path], tmp_path: Path) -> None:
     dump, out = audited
     head = Head.load(HEAD)
