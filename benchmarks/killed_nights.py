@@ -411,7 +411,7 @@ def read_all_the_while(root: str, rows: Mapping[str, int], done: Event, told: An
             if len(table) and table.duplicated(["date", "uri", "error_code"]).any():
                 reading.failures.append(f"{name}: a row is there twice")
             nights |= set(found)
-        done.wait(0.1)
+        done.wait(0.5)
     told.send(reading)
 
 

@@ -75,8 +75,8 @@ def featurize(
     for code, number in sorted(rows["by_error_code"].items()):
         say(f"  without features: {number:,} {code}")
     if "manifest" in manifest:
-        say(f"Manifest: {manifest['manifest']}")
-    say(f'Open it:  pd.read_parquet("{configuration.output}")')
+        say(f"Manifest: {manifest['manifest']}", markup=False, soft_wrap=True)
+    say(f'Open it:  pd.read_parquet("{configuration.output}")', markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,21 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # How long an example takes depends on what else the machine does.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+USES_RAY = re.compile(r"ray_cluster|RAY_TMPDIR")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in two processes: all that use Ray in one of them, and from the start.
+
+    So there is one Ray cluster, and what needs none runs on the other core meanwhile.
+    """
+    uses_ray = {path: bool(USES_RAY.search(path.read_text())) for path in {i.path for i in items}}
+    for item in items:
+        group = "ray" if uses_ray[item.path] else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not uses_ray[item.path])
 
 
 @dataclass(frozen=True)

@@ -301,26 +301,6 @@ def test_kill_between_publishing_and_the_manifest_leaves_a_night_that_can_be_run
     assert files(output) == after
 
 
-# Perturbed
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_perturbed_night_has_the_same_rows_and_is_joined_by_uri(
-    finished: Finished, tmp_path: Path
-) -> None:
-    manifest = run(finished.dump, tmp_path, perturbation="resize-0.5+jpeg-75")
-    assert manifest["perturbation"] == "resize-0.5+jpeg-75"
-    assert [one["stage"] for one in manifest["stages"]][:3] == [*("perturb", "identify", "decode")]
-    assert outcomes(tmp_path) == outcomes(finished.output)
-    both = pd.read_parquet(finished.output).merge(pd.read_parquet(tmp_path), on="uri")
-    good = both[both["status_y"] == "ok"]
-    assert set(good["jpeg_quality_y"]) == {75}
-    assert good["width_y"].tolist() == (good["width_x"] / 2).round().tolist()
-    assert len(good) == len(GOOD) and not (good["image_id_x"] == good["image_id_y"]).any()
-    with pytest.raises(UsageError, match="under the perturbation"):
-        runs.prepare(configured(finished.dump, tmp_path))
-
-
 # Tables
 
 
