@@ -23,6 +23,7 @@ settings.load_profile("untimed")
 USES_RAY = re.compile(r"ray_cluster|RAY_TMPDIR")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run in two processes: all that use Ray in one of them, and from the start.
 
