@@ -23,7 +23,10 @@ demo: $(DEMO)
 	$(BIN)/python jobs/demo.py
 
 test: $(TEST)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)
+	@echo "Tests that use Ray run beside the others; what they print follows at the end."
+	@$(BIN)/python -m pytest -m ray -p no:cacheprovider $(PYTEST_ARGS) > .test-ray.log 2>&1 & \
+	ray=$$!; $(BIN)/python -m pytest -m "not ray" $(PYTEST_ARGS); others=$$?; \
+	wait $$ray; ray=$$?; cat .test-ray.log; exit $$((ray | others))
 
 lint: $(TEST)
 	$(BIN)/python -m ruff check .
@@ -34,7 +37,7 @@ bench: $(DEMO)
 	$(BIN)/python benchmarks/throughput.py --data $(DATA)
 
 clean:
-	rm -rf build demo-output item_audit.egg-info
+	rm -rf build demo-output item_audit.egg-info .test-ray.log
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 

@@ -23,17 +23,12 @@ settings.load_profile("untimed")
 USES_RAY = re.compile(r"ray_cluster|RAY_TMPDIR")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in two processes: all that use Ray in one of them, and from the start.
-
-    So there is one Ray cluster, and what needs none runs on the other core meanwhile.
-    """
+    """Mark what uses Ray, so that the rest can be run beside it, on the other core."""
     uses_ray = {path: bool(USES_RAY.search(path.read_text())) for path in {i.path for i in items}}
     for item in items:
-        group = "ray" if uses_ray[item.path] else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: not uses_ray[item.path])
+        if uses_ray[item.path]:
+            item.add_marker(pytest.mark.ray)
 
 
 @dataclass(frozen=True)
