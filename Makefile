@@ -23,10 +23,7 @@ demo: $(DEMO)
 	$(BIN)/python jobs/demo.py
 
 test: $(TEST)
-	@echo "Tests that use Ray run beside the others; what they print follows at the end."
-	@$(BIN)/python -m pytest -m ray -p no:cacheprovider $(PYTEST_ARGS) > .test-ray.log 2>&1 & \
-	ray=$$!; $(BIN)/python -m pytest -m "not ray" $(PYTEST_ARGS); others=$$?; \
-	wait $$ray; ray=$$?; cat .test-ray.log; exit $$((ray | others))
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(TEST)
 	$(BIN)/python -m ruff check .
@@ -37,7 +34,7 @@ bench: $(DEMO)
 	$(BIN)/python benchmarks/throughput.py --data $(DATA)
 
 clean:
-	rm -rf build demo-output item_audit.egg-info .test-ray.log
+	rm -rf build demo-output item_audit.egg-info
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
