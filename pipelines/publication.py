@@ -18,6 +18,7 @@ import hashlib
 import io
 import json
 import posixpath
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -166,6 +167,8 @@ class PublishedTable:
             target = Path(self.path, path)
             for aside in target.parent.glob(f".{target.name}.*.tmp"):
                 aside.unlink(missing_ok=True)
+            for folder in target.parent.parent.glob(f".{target.parent.name}.*.tmp"):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _files(self, folder: str) -> list[str]:
         self.fs.invalidate_cache()

@@ -287,16 +287,24 @@ def replacing(fs: AbstractFileSystem, path: str) -> Iterator[Path]:
             fs.put_file(str(aside), path)
         return
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name[:200]}.{uuid.uuid4().hex}.tmp")
+    # A new folder appears together with its file: nobody ever lists it empty.
+    new_folder = not target.parent.exists()
+    beside = target.parent if new_folder else target
+    hidden = beside.with_name(f".{beside.name[:200]}.{uuid.uuid4().hex}.tmp")
+    aside = hidden / target.name if new_folder else hidden
+    aside.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield aside
         with open(aside, "rb") as file:
             os.fsync(file.fileno())
-        os.replace(aside, target)
-    except BaseException:
+        if new_folder and not target.parent.exists():
+            os.rename(hidden, target.parent)
+        else:
+            os.replace(aside, target)
+    finally:
         aside.unlink(missing_ok=True)
-        raise
+        if new_folder and hidden.exists():
+            hidden.rmdir()
     _flush_folder(target.parent)
 
 

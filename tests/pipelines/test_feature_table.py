@@ -297,7 +297,25 @@ def test_night_appears_and_changes_in_one_rename(
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", watched)
             publish(root)
-    assert seen == [0, 3, 3, 5]
+    assert seen == [3, 5]
+
+
+def test_new_night_appears_together_with_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = str(tmp_path)
+    stage(root, done("a"))
+    rename, seen = os.rename, []
+
+    def watched(source: Any, target: Any) -> None:
+        seen.append(list(tmp_path.glob("date=*")))
+        rename(source, target)
+        seen.append(uris(root))
+
+    monkeypatch.setattr(os, "rename", watched)
+    publish(root)
+    assert seen == [[], ["a"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["_staging", f"date={NIGHT}"]
 
 
 def test_rows_join_a_night_and_take_the_place_of_their_like(root: str) -> None:
