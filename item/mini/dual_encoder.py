@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from item.mini.backbone import CHANNELS, CLASSES, HEAD_CHANNELS, Backbone, normalise, slices
+from item.mini.backbone import CHANNELS, CLASSES, HEAD_CHANNELS, feature_maps, slices
 from item.mini.checkpoint import load_weights
 from item.mini.text_backbone import WIDTH, TextBackbone
+from item.mini.whole_pictures import whole_pictures
 
 HEADS = 8
-IMAGE_SIDE = 224
 CROP_SIDE = 128
+CROP_BATCH = 16
+TEXTS_KEPT = 20_000
+"""Embeddings of texts that are remembered: captions name the same few things again and again."""
 
 
 class AttentionPooling(nn.Module):
@@ -106,40 +109,48 @@ class MiniDualEncoder:
 
     dimensions = WIDTH
 
-    def __init__(self, weights: Path | None = None, batch_size: int = 16) -> None:
-        self.batch_size = batch_size
-        self.backbone = Backbone()
+    def __init__(self, weights: Path | None = None) -> None:
+        self.whole = whole_pictures()
+        self.backbone = self.whole.backbone
         self.text_backbone = TextBackbone()
         self.space = JointSpace().eval().requires_grad_(False)
         tensors = load_weights("dual_encoder", weights)
         self.names = tensors.pop("names").reshape(CLASSES, WIDTH)
         self.space.load_state_dict(tensors)
+        self._texts: dict[str, NDArray[np.float32]] = {}
 
     def embed_images(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Whole pictures (h, w, 3) -> unit rows (n, 384)."""
-        return self._embed_pictures(pictures, IMAGE_SIDE)
+        return self._embed_maps(self.whole.maps(pictures))
 
     def embed_crops(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Parts of pictures (h, w, 3) -> unit rows (n, 384) in the same space."""
-        return self._embed_pictures(crops, CROP_SIDE)
+        return self._embed_maps(feature_maps(self.backbone, crops, CROP_SIDE, CROP_BATCH))
 
-    @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Texts -> unit rows (n, 384)."""
-        rows = [self.space.texts(*self.text_backbone(part)) for part in slices(texts, 128)]
-        return _stacked(rows)
+        new = sorted({text for text in texts if text not in self._texts}, key=len)
+        if len(self._texts) + len(new) > TEXTS_KEPT:
+            self._texts.clear()
+            new = sorted(set(texts), key=len)
+        for part in slices(new, 32):
+            self._texts.update(zip(part, self._embed_new(part), strict=True))
+        rows = [self._texts[text] for text in texts]
+        return np.stack(rows) if rows else np.zeros((0, WIDTH), np.float32)
+
+    def forget(self) -> None:
+        """Compute everything anew from here on."""
+        self.whole.forget()
+        self._texts.clear()
 
     @torch.inference_mode()
-    def _embed_pictures(
-        self, pictures: Sequence[NDArray[np.uint8]], side: int
-    ) -> NDArray[np.float32]:
-        rows = []
-        for part in slices(pictures, self.batch_size):
-            maps = self.backbone(normalise(part, side))
-            names = expected_names(self.backbone.classify(maps), self.names)
-            rows.append(self.space.images(maps, names))
-        return _stacked(rows)
+    def _embed_new(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self.space.texts(*self.text_backbone(texts)).numpy()
 
-
-def _stacked(rows: list[Tensor]) -> NDArray[np.float32]:
-    return torch.cat(rows).numpy() if rows else np.zeros((0, WIDTH), np.float32)
+    @torch.inference_mode()
+    def _embed_maps(self, maps: Tensor) -> NDArray[np.float32]:
+        rows = [torch.zeros(0, WIDTH)]
+        for part in maps.split(64):
+            names = expected_names(self.backbone.classify(part), self.names)
+            rows.append(self.space.images(part, names))
+        return torch.cat(rows).numpy()

@@ -34,9 +34,10 @@ from item.mini.captioner import (
     top_classes,
     words_of,
 )
-from item.mini.dual_encoder import CROP_SIDE, IMAGE_SIDE, JointSpace, expected_names
+from item.mini.dual_encoder import CROP_SIDE, JointSpace, expected_names
 from item.mini.imagenet_words import everyday_names, plural
 from item.mini.text_backbone import TextBackbone
+from item.mini.whole_pictures import SIDE
 from item.objects import CropGrid, crop_grid
 
 VIEWS = ("plain", "mirrored", "crop")
@@ -100,7 +101,7 @@ def cache_maps(pictures: Sequence[Picture], folder: Path, say: Callable[[str], N
         target = folder / f"{name}.npy"
         if target.exists():
             continue
-        side = CROP_SIDE if name == "grid" else IMAGE_SIDE
+        side = CROP_SIDE if name == "grid" else SIDE
         started = time.monotonic()
         blocks = []
         for part in slices(pictures[: GRID_PHOTOGRAPHS if name == "grid" else None], 16):

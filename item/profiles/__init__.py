@@ -14,16 +14,34 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from item.captioning import Captioning, captioner_revision, check_captioner
+from item.captioning import (
+    Captioning,
+    GivenCaptions,
+    NoCaptions,
+    TransformersCaptioning,
+    captioner_revision,
+    check_captioner,
+)
 from item.embedding import (
     Clip,
+    OpenClip,
     check_dual_encoder,
+    clip_files,
     dual_encoder_dimensions,
     dual_encoder_revision,
 )
 from item.errors import UsageError
 from item.images import Decoding
-from item.objects import CropGrid, PhraseExtraction, check_phrase_pipeline
+from item.models.files import ModelFiles
+from item.objects import (
+    DetectorGrounding,
+    GroundingSettings,
+    PhraseExtraction,
+    check_grounder,
+    check_phrase_pipeline,
+    grid_of,
+    grounder_revision,
+)
 from item.settings import overridden, validated
 from item.tables import SCHEMA_VERSION
 
@@ -41,8 +59,21 @@ class Resources(BaseModel):
     """CPUs that Ray sets aside for each worker; all stages run at once and must fit."""
     gpus: float = Field(default=0.0, ge=0)
     workers_per_cpu: float | None = Field(default=None, gt=0)
-    """Workers for each CPU of the cluster, at least one; None lets Ray start tasks freely."""
+    """Workers for each CPU of the cluster, at least one."""
+    workers_per_gpu: float | None = Field(default=None, gt=0)
+    """Workers for each GPU, where the cluster has some; without either, tasks start freely."""
+    most_workers: int | None = Field(default=None, ge=1)
+    """To how many workers a stage grows with its cluster; None keeps the first number."""
+    with_previous: bool = False
+    """In the workers of the model stage before, under that one's resources.
+
+    They then start one process less, share what their models have in common and pass
+    pictures on without a copy; apart, each may have as many workers as it needs.
+    """
     batch_size: int = Field(ge=1)
+    """Rows that a worker is given at once."""
+    model_batch_size: int | None = Field(default=None, ge=1)
+    """Inputs that pass through the model at once; None finds what fits into memory."""
 
 
 class StageResources(BaseModel):
@@ -57,8 +88,31 @@ class StageResources(BaseModel):
     misalign: Resources
 
 
+class About(BaseModel):
+    """What a person wants to know of a model before fetching it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    licence: str
+    gigabytes: float = Field(ge=0)
+    """Of its files."""
+    memory_gigabytes: float = Field(ge=0)
+    """Of its weights in the profile's precision; batches come on top."""
+
+
+SHAPES_NOTHING: Any = {
+    "name": True,
+    "resources": True,
+    "about": True,
+    "captioner": {"files"},
+    "grounder": {"files"},
+    "clip": {"files", "compiled"},
+}
+"""Keys that leave the features as they are: where files lie is no part of what they hold."""
+
+
 class Profile(BaseModel):
-    """A complete choice of models; everything but ``resources`` shapes the features."""
+    """A complete choice of models; what shapes the features gives them their id."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,29 +120,62 @@ class Profile(BaseModel):
     decoding: Decoding
     captioner: Captioning
     phrases: PhraseExtraction
-    grounder: CropGrid
+    grounder: GroundingSettings
     clip: Clip
     resources: StageResources
+    about: dict[str, About] = {}
+    """By member: captioner, grounder, clip."""
 
     @property
     def dimensions(self) -> int:
         """Length of the CLIP embeddings."""
         return dual_encoder_dimensions(self.clip)
 
+    @property
+    def prompt(self) -> str:
+        """What a phrase is put into before it is embedded."""
+        return grid_of(self.grounder).prompt
+
+    @property
+    def captions_given(self) -> bool:
+        """Whether captions come with the input."""
+        return isinstance(self.captioner, GivenCaptions)
+
+    @property
+    def embeds_only(self) -> bool:
+        """Whether there are neither captions nor objects."""
+        return isinstance(self.captioner, NoCaptions)
+
     def check_models(self) -> None:
         """UsageError, in one sentence, if a model that the profile names is not there."""
-        check_captioner(self.captioner)
         check_dual_encoder(self.clip)
+        if self.embeds_only:
+            return
+        check_captioner(self.captioner)
+        check_grounder(self.grounder)
         check_phrase_pipeline(self.phrases)
 
     def revisions(self) -> dict[str, str]:
         """What runs under each model's name; UsageError if a model is missing."""
+        if self.embeds_only:
+            return {"clip": dual_encoder_revision(self.clip)}
         return {
             "captioner": captioner_revision(self.captioner),
             "clip": dual_encoder_revision(self.clip),
             "phrases": f"{self.phrases.model}@{self.phrases.version}",
-            "grounder": "crop_grid",
+            "grounder": grounder_revision(self.grounder),
         }
+
+    def model_files(self) -> dict[str, ModelFiles]:
+        """Where the public models come from, by member; none for models that are packaged."""
+        found = {}
+        if isinstance(self.captioner, TransformersCaptioning):
+            found["captioner"] = self.captioner.files
+        if isinstance(self.grounder, DetectorGrounding) and not self.embeds_only:
+            found["grounder"] = self.grounder.files
+        if isinstance(self.clip, OpenClip):
+            found["clip"] = clip_files(self.clip)
+        return found
 
     def feature_set_id(self) -> str:
         """Name and digest of all that shapes features: tables with the same id may be mixed."""
@@ -96,7 +183,7 @@ class Profile(BaseModel):
             "schema": SCHEMA_VERSION,
             "method": METHOD_VERSION,
             "revisions": self.revisions(),
-            "settings": self.model_dump(mode="json", exclude={"name", "resources"}),
+            "settings": self.model_dump(mode="json", exclude=SHAPES_NOTHING),
         }
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:12]}"

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from item.captioning import Captioning, captioner_revision, check_captioner, load_captioner
+from item.captioning import MiniCaptioning, captioner_revision, check_captioner, load_captioner
 from item.errors import UsageError
 from item.mini import captioner, checkpoint
 from tests.untrained_weights import write_captioner
@@ -19,24 +19,24 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("beams", [0, 17, "many"])
 def test_widths_of_the_search_out_of_range_are_refused(beams):
     with pytest.raises(ValidationError):
-        Captioning(beams=beams)
+        MiniCaptioning(beams=beams)
 
 
 def test_the_loaded_captioner_searches_as_wide_as_told(folder):
     write_captioner(folder)
-    assert load_captioner(Captioning(beams=2)).beams == 2
+    assert load_captioner(MiniCaptioning(beams=2)).beams == 2
 
 
 @pytest.mark.usefixtures("folder")
 def test_missing_weights_are_one_sentence():
     for call in (check_captioner, captioner_revision, load_captioner):
         with pytest.raises(UsageError, match=r"'captioner\.safetensors' are missing"):
-            call(Captioning())
+            call(MiniCaptioning())
 
 
 def test_the_check_passes_and_the_revision_follows_the_weights(folder):
     write_captioner(folder, seed=0)
-    check_captioner(Captioning())
-    first = captioner_revision(Captioning())
+    check_captioner(MiniCaptioning())
+    first = captioner_revision(MiniCaptioning())
     write_captioner(folder, seed=1)
-    assert captioner_revision(Captioning()) != first
+    assert captioner_revision(MiniCaptioning()) != first

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from item.embedding import (
-    Clip,
+    MiniClip,
     check_dual_encoder,
     dual_encoder_dimensions,
     dual_encoder_revision,
@@ -23,10 +23,10 @@ def folder(tmp_path, monkeypatch):
 
 def test_dimensions_known_ahead_are_those_of_the_model(folder):
     write_dual_encoder(folder)
-    check_dual_encoder(Clip())
-    encoder = load_dual_encoder(Clip())
+    check_dual_encoder(MiniClip())
+    encoder = load_dual_encoder(MiniClip())
     picture = np.zeros((20, 30, 3), np.uint8)
-    width = dual_encoder_dimensions(Clip())
+    width = dual_encoder_dimensions(MiniClip())
     assert encoder.dimensions == width
     assert encoder.embed_images([picture]).shape == (1, width)
     assert encoder.embed_crops([picture]).shape == (1, width)
@@ -37,11 +37,11 @@ def test_dimensions_known_ahead_are_those_of_the_model(folder):
 def test_missing_weights_are_one_sentence():
     for call in (check_dual_encoder, dual_encoder_revision, load_dual_encoder):
         with pytest.raises(UsageError, match=r"'dual_encoder\.safetensors' are missing"):
-            call(Clip())
+            call(MiniClip())
 
 
 def test_the_revision_follows_the_weights(folder):
     write_dual_encoder(folder, seed=0)
-    first = dual_encoder_revision(Clip())
+    first = dual_encoder_revision(MiniClip())
     write_dual_encoder(folder, seed=1)
-    assert dual_encoder_revision(Clip()) != first
+    assert dual_encoder_revision(MiniClip()) != first

@@ -74,7 +74,11 @@ def test_files_that_are_no_profile_are_refused(tmp_path, content, sentence):
         ("resources.caption.batchsize", 3, "did you mean 'batch_size'"),
         ("captioner.beams", 17, "'captioner.beams' .* less than or equal to 16"),
         ("captioner.beams", 0, "'captioner.beams' .* greater than or equal to 1"),
-        ("captioner.model", "blip9", "'captioner.model' .* should be 'mini'"),
+        (
+            "captioner.model",
+            "blip9",
+            r"'captioner\.model' .*'blip9' is not known, allowed are mini, transformers, custom",
+        ),
         ("grounder.threshold", 1.5, "'grounder.threshold' .* less than or equal to 1"),
         ("resources.embed.cpus", 0, "'resources.embed.cpus' .* greater than 0"),
         ("decoding.max_side", "big", "'decoding.max_side' .* valid integer"),
@@ -139,7 +143,7 @@ def test_other_weights_change_the_feature_set(weights, name):
 
 def test_every_section_of_a_profile_is_covered_above():
     covered = {key.split(".")[0] for key in SHAPING}
-    assert covered | {"name", "clip", "resources"} == set(Profile.model_fields)
+    assert covered | {"name", "clip", "resources", "about"} == set(Profile.model_fields)
 
 
 @pytest.mark.usefixtures("weights")
@@ -173,3 +177,73 @@ def test_models_that_are_there_pass():
 def test_a_phrase_pipeline_of_another_version_is_refused():
     with pytest.raises(UsageError):
         load_profile("mini", {"phrases.version": "1.0.0"}).check_models()
+
+
+# Public and custom models
+
+PUBLIC = {
+    "captioner": {"model": "transformers", "files": {"source": "org/captioner"}},
+    "grounder": {
+        "model": "transformers",
+        "files": {"source": "org/detector"},
+        "threshold": 0.1,
+        "fallback": {"threshold": 0.2},
+    },
+    "clip": {"model": "open_clip", "files": {"source": "org/clip"}, "dimensions": 8},
+}
+
+
+@pytest.mark.parametrize(
+    ("member", "key", "value", "sentence"),
+    [
+        ("captioner", "beam", 2, r"Unknown key 'captioner\.beam' .*did you mean 'beams'"),
+        ("captioner", "max_tokens", 2, "'captioner' .* min_tokens is above max_tokens"),
+        ("captioner", "precision", "fp8", r"'captioner\.precision' .* 'float32', 'bfloat16'"),
+        ("captioner", "files.sauce", "x", r"'captioner\.files\.sauce' .*did you mean 'source'"),
+        ("grounder", "fallback.scale", 1, r"'grounder\.fallback\.scale' .*did you mean 'scales'"),
+        ("grounder", "threshold", 2, r"'grounder\.threshold' .* less than or equal to 1"),
+        ("clip", "dimensions", 0, r"'clip\.dimensions' .* greater than or equal to 1"),
+    ],
+)
+def test_wrong_keys_of_public_models_are_refused(member, key, value, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        load_profile("mini", PUBLIC | {f"{member}.{key}": value})
+
+
+def test_a_missing_key_of_a_member_is_named():
+    with pytest.raises(UsageError, match=r"The key 'clip\.dimensions' of the profile is missing"):
+        load_profile("mini", {"clip": {"model": "open_clip", "files": {"source": "org/clip"}}})
+
+
+@pytest.mark.parametrize("name", ["base", "large"])
+def test_production_profiles_name_pinned_models_and_what_they_cost(name):
+    profile = load_profile(name)
+    files = profile.model_files()
+    assert set(files) == {"captioner", "grounder", "clip"} == set(profile.about)
+    assert all(len(one.revision) == 40 and not one.allow_pickle for one in files.values())
+    assert profile.resources.caption.gpus + profile.resources.objects.gpus < 1
+    shares = [profile.resources.caption, profile.resources.objects, profile.resources.embed]
+    assert sum(one.gpus for one in shares) == pytest.approx(1.0)
+
+
+def test_a_pair_of_open_clip_is_the_repository_it_means():
+    assert load_profile("base").model_files()["clip"].source == (
+        "timm/vit_large_patch14_clip_224.openai"
+    )
+
+
+def test_packaged_models_have_no_files():
+    assert load_profile("mini").model_files() == {}
+
+
+@pytest.mark.usefixtures("weights")
+def test_captions_from_the_input_and_none_at_all_are_other_feature_sets():
+    given = load_profile("mini", {"captioner": {"model": "given"}})
+    none = load_profile("mini", {"captioner": {"model": "none"}})
+    assert given.captions_given and not given.embeds_only
+    assert none.embeds_only and not none.captions_given
+    assert list(none.revisions()) == ["clip"]
+    ids = {profile.feature_set_id() for profile in (given, none, load_profile("mini"))}
+    assert len(ids) == 3
+    for profile in (given, none):
+        profile.check_models()

@@ -38,7 +38,7 @@ SMALL = [f"profile.resources.{stage}.batch_size=4" for stage in ("caption", "obj
 SMALL += ["profile.resources.decode.batch_size=4", "profile.resources.misalign.batch_size=4"]
 SMALL += ["reading.rows_per_task=4", "rows_per_part=4", f"reading.date={NIGHT}"]
 # One worker a model starts sooner than two on two cores.
-SMALL += ["profile.resources.objects.workers_per_cpu=0.5"]
+SMALL += ["profile.resources.caption.workers_per_cpu=0.5"]
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def test_pictures_are_changed_featurized_and_compared_and_a_second_run_does_noth
 ) -> None:
     command = arguments(folder, "--perturbation", "resize-0.5+jpeg-75")
     command += ["--metadata", str(folder / "dump"), "--group-column", "prompt"]
-    command += ["--set", "resamples=100", "--set", "profile.resources.objects.workers_per_cpu=0.5"]
+    command += ["--set", "resamples=100", "--set", "profile.resources.caption.workers_per_cpu=0.5"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     out = folder / "out"

@@ -31,7 +31,7 @@ def invoke(*arguments: object) -> Any:
 def test_images_become_features_and_scores(tmp_path: Path) -> None:
     dump = make(tmp_path / "dump", {**photographs(2), "empty.jpg": b""})
     out = tmp_path / "scores"
-    settings = ["reading.date=2026-01-31", "profile.resources.objects.workers_per_cpu=0.5"]
+    settings = ["reading.date=2026-01-31", "profile.resources.caption.workers_per_cpu=0.5"]
     options = [each for one in [*settings, "max_error_rate=0.5"] for each in ("--set", one)]
     result = invoke("--input", dump, "--output", out, *options)
     assert result.exit_code == 0, result.output

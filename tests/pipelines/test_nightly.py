@@ -35,7 +35,7 @@ FIRST, SECOND = "2026-01-30", "2026-01-31"
 PICTURES = photographs(6)
 NAMES = sorted(PICTURES)
 EMBEDDINGS = (*("image_embedding", "parts_embedding", "global_misalignment", "local_misalignment"),)
-SMALL = {"profile.resources.objects.workers_per_cpu": 0.5, "lease_seconds": 20}
+SMALL = {"profile.resources.caption.workers_per_cpu": 0.5, "lease_seconds": 20}
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -41,7 +41,7 @@ def configured(input: object, output: object, **settings: Any) -> FeaturizeConfi
     options = {"input": str(input), "output": str(output)}
     common: dict[str, Any] = {"rows_per_part": 4, "reading.date": NIGHT, "max_error_rate": 0.5}
     # One worker a model starts sooner than two on two cores.
-    common |= {"profile.resources.objects.workers_per_cpu": 0.5}
+    common |= {"profile.resources.caption.workers_per_cpu": 0.5}
     return resolve(None, options, common | settings)
 
 

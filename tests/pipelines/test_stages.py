@@ -194,7 +194,23 @@ def test_any_mix_of_rows_keeps_its_order_and_only_fit_rows_are_processed(rows):
 )
 def test_workers_follow_the_cluster_and_are_one_at_least(workers_per_cpu, cpus, number):
     resources = Resources(cpus=0.1, batch_size=1, workers_per_cpu=workers_per_cpu)
-    assert workers(resources, cpus) == number
+    assert workers(resources, {"CPU": cpus}) == number
+
+
+@pytest.mark.parametrize(
+    ("cluster", "most", "number"),
+    [({"GPU": 4.0}, None, 8), ({"GPU": 4.0}, 5, 5), ({"CPU": 64.0}, None, 1)],
+)
+def test_workers_follow_the_gpus(cluster, most, number):
+    resources = Resources(
+        cpus=1, gpus=0.5, workers_per_gpu=2, workers_per_cpu=1, most_workers=most, batch_size=1
+    )
+    assert workers(resources, cluster) == number
+
+
+def test_without_a_gpu_of_its_own_a_stage_follows_the_cpus():
+    resources = Resources(cpus=1, gpus=0, workers_per_gpu=2, workers_per_cpu=0.5, batch_size=1)
+    assert workers(resources, {"CPU": 8.0, "GPU": 4.0}) == 4
 
 
 @pytest.mark.usefixtures("ray_cluster")

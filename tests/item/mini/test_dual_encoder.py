@@ -17,7 +17,7 @@ WIDTH = 384
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    return MiniDualEncoder(write_dual_encoder(tmp_path_factory.mktemp("weights")), batch_size=2)
+    return MiniDualEncoder(write_dual_encoder(tmp_path_factory.mktemp("weights")))
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,7 @@ def test_pictures_become_unit_rows_that_no_neighbour_changes(encoder, pictures, 
     assert rows.shape == (len(pictures), WIDTH)
     assert rows.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    encoder.forget()
     alone = np.concatenate([embed([picture]) for picture in pictures])
     np.testing.assert_allclose(rows, alone, atol=1e-4)
 
@@ -43,6 +44,7 @@ def test_texts_become_unit_rows_that_no_neighbour_changes(encoder):
     rows = encoder.embed_texts(texts)
     assert rows.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    encoder.forget()
     alone = np.concatenate([encoder.embed_texts([text]) for text in texts])
     np.testing.assert_allclose(rows, alone, atol=1e-4)
 
@@ -60,7 +62,29 @@ def test_different_inputs_have_different_embeddings(encoder, pictures):
 
 
 def test_a_picture_is_embedded_alike_every_time(encoder, pictures):
-    assert np.array_equal(encoder.embed_images(pictures[:2]), encoder.embed_images(pictures[:2]))
+    first = encoder.embed_images(pictures[:2])
+    encoder.forget()
+    assert np.array_equal(encoder.embed_images(pictures[:2]), first)
+
+
+def test_a_text_that_comes_again_is_not_embedded_again(encoder, monkeypatch):
+    calls = []
+    genuine = encoder._embed_new
+    monkeypatch.setattr(encoder, "_embed_new", lambda texts: calls.append(texts) or genuine(texts))
+    encoder.forget()
+    twice = encoder.embed_texts(["a cat", "a dog", "a cat"])
+    assert np.array_equal(twice[0], twice[2])
+    assert np.array_equal(encoder.embed_texts(["a dog"])[0], twice[1])
+    assert [sorted(texts) for texts in calls] == [["a cat", "a dog"]]
+
+
+def test_remembered_texts_are_bounded(encoder, monkeypatch):
+    monkeypatch.setattr("item.mini.dual_encoder.TEXTS_KEPT", 3)
+    encoder.forget()
+    rows = encoder.embed_texts(["a cat", "a dog"])
+    again = encoder.embed_texts(["a dog", "a bird", "a cat", "a cow"])
+    assert len(encoder._texts) <= 4
+    np.testing.assert_allclose(again[[2, 0]], rows, atol=1e-5)
 
 
 def test_class_names_move_the_image_side():

@@ -15,6 +15,28 @@ def backbone():
     return TextBackbone()
 
 
+def test_states_are_those_that_transformers_computes(backbone):
+    from transformers import AutoModel, AutoTokenizer
+
+    texts = [
+        "a cat",
+        "",
+        "Zwei Hunde, 3 Bälle & ein 猫!",
+        "cat " * 100,
+        "two dogs play in the snow",
+    ]
+    folder = weights_folder()
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    network = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    cut = {"padding": True, "truncation": True, "max_length": MAX_TOKENS}
+    tokens = tokenizer(texts, return_tensors="pt", **cut)
+    with torch.inference_mode():
+        theirs = network(**tokens).last_hidden_state
+        states, mask = backbone(texts)
+    assert torch.equal(mask, tokens["attention_mask"].bool())
+    torch.testing.assert_close(states[mask], theirs[mask], atol=2e-5, rtol=0)
+
+
 def test_sentences_that_mean_the_same_lie_together(backbone):
     dog, hound, pizza = backbone.sentences(
         ["a dog runs on grass", "a hound is running in a meadow", "a slice of pizza"]
