@@ -217,7 +217,6 @@ class OpenClipEncoder:
         count = self._images.size if self.compiled else len(pictures)
         shape = (count, self.height, self.width, 3)
         pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        pixels[len(pictures) :] = 0
         run = self._threads.map if self._threads else map
         for _ in run(self.preprocessing.fit, pictures, pixels.numpy()):
             pass

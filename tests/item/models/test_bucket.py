@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from item.errors import UsageError
+from item.models import node_cache
 from item.models.files import ModelFiles, check, local_folder, pinned, resolved_revision
 from tests.flaky_s3 import FlakyS3
 from tests.model_files import COMMIT, mirrored, tiny_model, weights, write
@@ -60,6 +62,8 @@ def test_mirror_is_downloaded_with_the_revision_of_what_it_copies(
     folder = local_folder(mirror)
     assert folder.is_relative_to(cache)
     assert folder.name == "captioner"
+    assert [path.name for path in (cache / "s3").iterdir() if path.is_dir()] == [folder.parent.name]
+    assert not folder.parent.name.startswith(".")  # where it lies as long as files are missing
     found = contents(folder)
     assert found.pop("item-model.json")
     assert found == tiny_model()
@@ -78,7 +82,7 @@ def test_two_processes_download_once(
 ) -> None:
     with FlakyS3(s3.endpoint, share=0.0) as counted:
         monkeypatch.setenv("AWS_ENDPOINT_URL", counted.endpoint)
-        local_folder(mirror)
+        key = local_folder(mirror).parent.name
         download_and_look = counted.counts.requests["GET"]
         local_folder(mirror)
         look = counted.counts.requests["GET"] - download_and_look
@@ -88,16 +92,24 @@ def test_two_processes_download_once(
             "from item.models.files import *\n"
             f"print(local_folder(ModelFiles(source={mirror.source!r})))"
         )
-        started = [
-            subprocess.Popen(
-                [sys.executable, "-c", code],
-                cwd=REPOSITORY,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(2)
-        ]
+        with node_cache.alone(f"s3/{key}"):  # until both have come so far
+            started = [
+                subprocess.Popen(
+                    [sys.executable, "-c", code],
+                    cwd=REPOSITORY,
+                    env=os.environ | {"OMP_NUM_THREADS": "1"},
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+                for _ in range(2)
+            ]
+            before = download_and_look + look
+            until = time.monotonic() + 60
+            while counted.counts.requests["GET"] < before + 2 * look:
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            time.sleep(0.2)  # in which nothing else is asked for
+            assert counted.counts.requests["GET"] == before + 2 * look
         folders = {one.communicate(timeout=60)[0].strip() for one in started}
         assert [one.returncode for one in started] == [0, 0]
         assert counted.counts.requests["GET"] == 2 * download_and_look + 2 * look

@@ -597,6 +597,7 @@ def test_a_repositorys_own_code_never_runs(siglip_copy, tmp_path):
         ("/mirror/clip", "/mirror/clip"),
         ("s3://mirror/ViT-L-14/openai", "s3://mirror/ViT-L-14/openai"),
         ("clip", "clip"),
+        ("ViT-L-41", "ViT-L-41"),
         ("", ""),
     ],
 )
