@@ -84,7 +84,7 @@ def featurize_one(data: bytes, uri: str, profile: Profile) -> dict[str, Any]:
         If a model of the profile is missing.
     """
     table = pa.Table.from_pylist([InputRow(uri, date="", bytes=data).as_dict()], schema=IMAGES)
-    for stage in _method(profile):
+    for stage in _method(profile.model_dump_json()):
         if table["status"][0].as_py() == Status.OK:
             _set_up(stage)
         table = run_stage(stage, table)
@@ -93,8 +93,9 @@ def featurize_one(data: bytes, uri: str, profile: Profile) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _method(profile: Profile) -> list[Stage]:
-    return stages(profile)
+def _method(profile: str) -> list[Stage]:
+    """Stages of a profile, given as JSON."""
+    return stages(Profile.model_validate_json(profile))
 
 
 @lru_cache(maxsize=8)
