@@ -193,14 +193,22 @@ def take_retries() -> int:
 
 
 class _CountingS3(s3fs.S3FileSystem):
-    """Counts the requests that botocore repeats before one succeeds."""
+    """Counts the requests that botocore repeats, those that fail in the end included.
 
-    async def _call_s3(self, method: str, *arguments: Any, **options: Any) -> Any:
-        global _retries
-        answer = await super()._call_s3(method, *arguments, **options)
-        if isinstance(answer, dict):
-            _retries += answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)
-        return answer
+    What aiohttp sends again because the server had closed an idle connection is not counted.
+    """
+
+    async def set_session(self, refresh: bool = False, kwargs: dict[str, Any] | None = None) -> Any:
+        client = await super().set_session(refresh=refresh, kwargs=kwargs or {})
+        name = "count-repeated-requests"
+        client.meta.events.register_first("needs-retry.s3", _count_repeated, unique_id=name)
+        return client
+
+
+def _count_repeated(attempts: int, **_: Any) -> None:
+    """Handle botocore's event after each request; `attempts` counts those of one call."""
+    global _retries
+    _retries += attempts > 1
 
 
 def _new_s3(storage: Storage) -> s3fs.S3FileSystem:

@@ -26,8 +26,10 @@ from pipelines.storage import (
     normalise,
     public_uri,
     redact,
+    take_retries,
     write_atomically,
 )
+from tests.flaky_s3 import Fault, FlakyS3
 
 STORAGE = Storage(retries=0)
 SECRET = "hunter2"
@@ -310,3 +312,18 @@ def test_http_is_retried_but_never_follows_a_redirect(web: str) -> None:
         fetch(Location("http", f"{web}/gone"), STORAGE, 100)
     with pytest.raises(OSError, match="302"):
         fetch(Location("http", f"{web}/moved"), STORAGE, 100)
+
+
+def test_repeated_requests_are_counted_also_where_the_answer_is_no(s3, bucket):
+    s3.fill(bucket, {"there": b"x"})
+    take_retries()
+    with FlakyS3(s3.endpoint, share=0.4, seed=1, faults=(Fault.SLOW_DOWN,)) as flaky:
+        storage = Storage(endpoint_url=flaky.endpoint, retries=6)
+        for name in ("there", "not-there") * 4:
+            fs, path = filesystem(f"s3://{bucket}/{name}", storage)
+            assert fs.exists(path) == (name == "there")
+            if name == "there":
+                assert fs.cat_file(path) == b"x"
+            fs.invalidate_cache()
+    failed = flaky.counts.faults.total()
+    assert failed > 3 and take_retries() == failed and take_retries() == 0
