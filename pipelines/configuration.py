@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -56,6 +56,8 @@ class FeaturizeConfiguration(BaseModel):
     """Rows of a finished part, at most; a kill costs the parts not finished."""
     object_store_gb: float = Field(default=2.0, gt=0)
     """Memory for rows between stages, in GB; what bounds a run whatever its input."""
+    wait_for_gpus: bool = False
+    """Whether a cluster without a GPU will get one, from its autoscaler; else it is refused."""
 
     @field_validator("perturbation")
     @classmethod
@@ -68,6 +70,10 @@ class FeaturizeConfiguration(BaseModel):
         if profile and format and format not in profile.decoding.formats:
             raise ValueError(f"'{name}' writes {format}, which profile.decoding.formats leaves out")
         return name
+
+    def with_pinned_models(self) -> Self:
+        """The same for every process of the run; UsageError if a model is not there."""
+        return self.model_copy(update={"profile": self.profile.pinned()})
 
     def as_yaml(self) -> str:
         """The resolved configuration, as ``--config`` accepts it."""

@@ -14,13 +14,14 @@ from ray.data import Dataset
 from item import misalignment
 from item.captioning import load_captioner
 from item.embedding import DualEncoder, load_dual_encoder
+from item.errors import UsageError
 from item.images import ImageError, crop, decode, image_id
 from item.objects import PhraseExtractor, load_grounder
 from item.perturb import NONE, Perturbation
 from item.profiles import Profile, Resources
 from item.source_type import digital_source_type
 from item.tables import OBJECT, ErrorCode, Status
-from pipelines.stages import ERRORS, PENDING, Columns, RowError, Stage, through
+from pipelines.stages import ERRORS, PENDING, Columns, RowError, Stage, groups, through
 
 EMBEDDING = pa.list_(pa.float32())
 EMBEDDINGS = pa.list_(EMBEDDING)
@@ -56,6 +57,31 @@ def stages(profile: Profile, perturbation: str = NONE, register: Any = None) -> 
         Embed(profile),  # pixels, caption, objects -> embeddings
         Misalign(profile),  # embeddings -> similarities, misalignments
     ]
+
+
+def check_gpus(profile: Profile, cluster: Mapping[str, float]) -> None:
+    """UsageError if workers would wait for a GPU that the cluster does not have.
+
+    Parameters
+    ----------
+    profile : which models, with their resources
+    cluster : CPUs and GPUs that it has, as ``ray.cluster_resources()`` gives them
+    """
+    most = cluster.get("GPU", 0.0)
+    used = [group[0].resources for group in groups(stages(profile))]
+    starved = {
+        key: resources.gpus
+        for key, resources in profile.resources
+        if resources.gpus > most and any(resources is one for one in used)
+    }
+    if starved:
+        asked = " and ".join(f"{gpus:g} for {key}" for key, gpus in starved.items())
+        keys = " and ".join(f"profile.resources.{key}.gpus=0" for key in starved)
+        raise UsageError(
+            f"The profile '{profile.name}' asks for GPUs ({asked}) and the cluster has "
+            f"{most:g}: run it where there are enough, set {keys} to use CPUs, or "
+            "wait_for_gpus=true if the cluster will start some."
+        )
 
 
 class Perturb(Stage):

@@ -86,6 +86,7 @@ class NightlyConfiguration(BaseModel):
     """As in ``jobs/featurize.py``, by night; lasting and passing reasons count apart."""
     rows_per_part: int = Field(default=1024, ge=1)
     object_store_gb: float = Field(default=2.0, gt=0)
+    wait_for_gpus: bool = False
     reuse: bool = True
     reuse_nights: int = Field(default=30, ge=0)
     lease_seconds: float = Field(default=120.0, ge=1)
@@ -196,8 +197,9 @@ def prepare(configuration: NightlyConfiguration) -> NightlyJob:
         Missing input, head or models, an unwritable output, a head of other features, or
         no such night.
     """
+    pinned = {"profile": configuration.profile.pinned()}
+    configuration = configuration.model_copy(update=pinned)
     storage = configuration.storage
-    configuration.profile.check_models()
     head = load_head(configuration.head, storage)
     head.check_feature_set(configuration.profile.feature_set_id())
     for one in configuration.input:

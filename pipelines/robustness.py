@@ -232,8 +232,8 @@ def prepare(configuration: RobustnessConfiguration) -> RobustnessJob:
         A head is missing or of another feature set, the sample cannot be drawn or another
         one is there, or a table cannot be made or continued.
     """
+    configuration = configuration.with_pinned_models()
     storage = configuration.storage
-    configuration.profile.check_models()
     feature_set_id = configuration.profile.feature_set_id()
     heads = {method(url): load_head(url, storage) for url in configuration.heads}
     for head in heads.values():

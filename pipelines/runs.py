@@ -20,7 +20,7 @@ from pipelines import inputs, reading
 from pipelines.configuration import FeaturizeConfiguration
 from pipelines.counters import Counters
 from pipelines.feature_table import REPEAT, FeatureTable, PartWriter, WorkWriter, summed
-from pipelines.featurize import stages
+from pipelines.featurize import check_gpus, stages
 from pipelines.inputs import InputPlan
 from pipelines.lease import Lease
 from pipelines.memory import PeakMemory
@@ -107,8 +107,8 @@ def prepare(configuration: FeaturizeConfiguration) -> Featurizing:
         Missing or unreadable input, unwritable output, missing model, or an output that
         holds another feature set or perturbation.
     """
+    configuration = configuration.with_pinned_models()
     profile, storage = configuration.profile, configuration.storage
-    profile.check_models()
     feature_set_id = profile.feature_set_id()
     check_readable(configuration.input, storage)
     check_writable(configuration.output, storage)
@@ -344,6 +344,8 @@ def _compute(work: Sequence[_ToDo]) -> dict[str, Any]:
     for one in work:
         _remember_date(one.job)
     start_ray(configuration.object_store_gb)
+    if not configuration.wait_for_gpus:
+        check_gpus(configuration.profile, ray.cluster_resources())
     tally = Tally.remote()  # type: ignore[attr-defined]
     left = [one.left for one in work]
     rows = None if None in left else sum(one or 0 for one in left)

@@ -32,6 +32,7 @@ from item.embedding import (
 )
 from item.errors import UsageError
 from item.images import Decoding
+from item.models import files
 from item.models.files import ModelFiles
 from item.objects import (
     DetectorGrounding,
@@ -176,6 +177,18 @@ class Profile(BaseModel):
         if isinstance(self.clip, OpenClip):
             found["clip"] = clip_files(self.clip)
         return found
+
+    def pinned(self) -> Profile:
+        """The same models for every process of a run, though a branch may move meanwhile.
+
+        UsageError, in one sentence, if a model that the profile names is not there.
+        """
+        self.check_models()
+        updates = {
+            member: getattr(self, member).model_copy(update={"files": files.pinned(found)})
+            for member, found in self.model_files().items()
+        }
+        return self.model_copy(update=updates)
 
     def feature_set_id(self) -> str:
         """Name and digest of all that shapes features: tables with the same id may be mixed."""

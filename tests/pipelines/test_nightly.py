@@ -24,7 +24,7 @@ from pipelines.lease import Lease
 from pipelines.nightly import NightlyConfiguration, Told, nights_of, rejects
 from pipelines.provenance import provenance
 from pipelines.publication import STAGING
-from pipelines.storage import Storage, filesystem
+from pipelines.storage import Storage, filesystem, take_retries
 from tests.dumps import make, parquet_of
 from tests.feature_rows import done
 from tests.flaky_s3 import Fault, FlakyS3
@@ -47,6 +47,7 @@ def configured(input: Any, output: Any, **settings: Any) -> NightlyConfiguration
 
 
 def run(input: Any, output: Any, **settings: Any) -> list[Told]:
+    take_retries()  # those of other tests in this process
     return list(nightly.run(nightly.prepare(configured(input, output, **settings))))
 
 

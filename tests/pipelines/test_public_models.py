@@ -15,9 +15,10 @@ from item.mini import HEAD
 from item.profiles import Profile, load_profile
 from item.tables import IMAGES, features_schema
 from pipelines.feature_table import as_features
-from pipelines.featurize import stages
+from pipelines.featurize import check_gpus, stages
 from pipelines.input_rows import InputRow
 from pipelines.stages import groups, run_stage
+from tests.model_files import own_hub
 from tests.photographs import photographs
 from tests.tiny_checkpoints.captioners import tiny_blip
 from tests.tiny_checkpoints.clips import tiny_clip, tiny_siglip
@@ -134,3 +135,47 @@ def test_mini_models_share_a_worker_and_public_ones_do_not():
     assert ["caption", "findobjects", "embed"] in names
     names = [[stage.name for stage in group] for group in groups(stages(load_profile("base")))]
     assert all(len(group) == 1 for group in names)
+
+
+def test_a_branch_that_moves_does_not_change_a_run(tmp_path, monkeypatch):
+    folder = tiny_clip(tmp_path / "clip")
+    contents = {path.name: path.read_bytes() for path in folder.iterdir()}
+    overrides = {"captioner": {"model": "none"}, "clip.files": {"source": "org/clip"}}
+    with own_hub(monkeypatch, tmp_path) as hub:
+        first = hub.add("org/clip", contents)
+        pinned = load_profile("base", overrides).pinned()
+        assert pinned.clip.files.revision == first
+        hub.add("org/clip", contents | {"README.md": b"moved"})
+        assert pinned.feature_set_id() == pinned.pinned().feature_set_id()
+        assert pinned.revisions() == {"clip": f"org/clip@{first}"}
+
+
+def test_pinning_leaves_the_feature_set_and_makes_paths_absolute(tmp_path, monkeypatch):
+    profile = tiny(tmp_path, {})
+    monkeypatch.chdir(tmp_path)
+    near = profile.model_copy(
+        update={
+            "clip": profile.clip.model_copy(
+                update={"files": profile.clip.files.model_copy(update={"source": "./clip"})}
+            )
+        }
+    )
+    pinned = near.pinned()
+    assert pinned.clip.files.source == str(tmp_path / "clip")
+    assert pinned.feature_set_id() == profile.feature_set_id()
+    assert load_profile("mini").pinned() == load_profile("mini")
+
+
+def test_a_cluster_without_the_gpus_of_a_profile_is_refused():
+    base = load_profile("base")
+    with pytest.raises(UsageError, match="caption") as refused:
+        check_gpus(base, {"CPU": 8.0})
+    for word in ("objects", "embed", "profile.resources.caption.gpus=0", "wait_for_gpus"):
+        assert word in str(refused.value)
+    check_gpus(base, {"CPU": 8.0, "GPU": 1.0})
+    check_gpus(load_profile("mini"), {"CPU": 2.0})
+    with pytest.raises(UsageError) as refused:
+        check_gpus(load_profile("base", {"captioner": {"model": "none"}}), {"CPU": 8.0})
+    assert "embed" in str(refused.value) and "caption" not in str(refused.value)
+    # What runs in the workers of another stage takes that one's resources.
+    check_gpus(load_profile("mini", {"resources.embed.gpus": 1}), {"CPU": 2.0})

@@ -449,3 +449,11 @@ def test_passing_and_lasting_reasons_count_apart() -> None:
     passing = runs._too_many(NIGHT, facts | {"error_codes": {"uri_unreadable": 4}}, 0.3)
     assert lasting and "lasting reasons" in lasting
     assert passing and "passing reasons" in passing
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_gpus_that_the_cluster_lacks_are_told_before_any_image_is_read(tmp_path: Path) -> None:
+    make(tmp_path / "dump", GOOD)
+    with pytest.raises(UsageError, match=r"0\.5 for caption.*the cluster has 0"):
+        run(tmp_path / "dump", tmp_path / "out", **{"profile.resources.caption.gpus": 0.5})
+    assert not list((tmp_path / "out").rglob("*.parquet"))
