@@ -26,7 +26,7 @@ demo: $(DEMO)
 	$(BIN)/python jobs/demo.py
 
 test: $(TEST)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 lint: $(TEST)
 	$(BIN)/python -m ruff check .
