@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,33 +19,13 @@ from pipelines.input_rows import InputRow
 from pipelines.stages import groups, run_stage
 from tests.model_files import own_hub
 from tests.photographs import photographs
-from tests.tiny_checkpoints.captioners import tiny_blip
 from tests.tiny_checkpoints.clips import tiny_clip, tiny_siglip
 from tests.tiny_checkpoints.detectors import tiny_grounding_dino, tiny_owlv2
+from tests.tiny_checkpoints.profile import tiny
 
 pytestmark = pytest.mark.timeout(120)
 FILES = photographs(2)
 CAPTION = "a man in a yellow jacket with a dog"
-
-
-def settings(folder: Path, detector: Any = tiny_owlv2, clip: Any = tiny_clip) -> dict[str, Any]:
-    """Overrides that put tiny checkpoints in the place of the profile's models."""
-    return {
-        "captioner.files": {"source": str(tiny_blip(folder / "captioner"))},
-        "grounder.files": {"source": str(detector(folder / "grounder"))},
-        "clip.files": {"source": str(clip(folder / "clip"))},
-        **{f"{member}.precision": "float32" for member in ("captioner", "grounder", "clip")},
-        **{f"resources.{stage}.gpus": 0 for stage in ("caption", "objects", "embed")},
-    }
-
-
-def tiny(folder: Path, overrides: dict[str, Any], **kinds: Any) -> Profile:
-    """The base profile with tiny checkpoints; the dimensions are those of the tiny CLIP."""
-    from item.models.open_clip_encoder import embedding_dimensions
-
-    found = settings(folder, **kinds)
-    width = embedding_dimensions(Path(found["clip.files"]["source"]))
-    return load_profile("base", found | {"clip.dimensions": width} | overrides)
 
 
 def featurized(profile: Profile, captions: list[str] | None = None) -> list[dict[str, Any]]:
