@@ -48,7 +48,7 @@ def test_one_other_line_gives_the_same_columns_and_features_that_the_shipped_hea
     assert list(rows[broken]["error_code"]) == ["not_an_image"]
     good = rows[~broken]
     assert (good["status"] == "ok").all() and good["caption"].str.len().gt(0).all()
-    assert set(rows["feature_set_id"]) == {profile.feature_set_id()}
+    assert told["feature_set_id"] == profile.feature_set_id()
     assert profile.feature_set_id() != load_profile("mini").feature_set_id()
 
     score = {"input": str(tmp_path / "features"), "output": str(tmp_path / "scores")}
