@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,32 +20,33 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
-USES_RAY = re.compile(r"ray_cluster|RAY_TMPDIR")
-
-
 @cache
-def uses_ray(path: Path) -> bool:
-    """Whether a test file starts Ray or uses the session's cluster."""
-    return bool(USES_RAY.search(path.read_text()))
+def names_any(path: Path, *words: str) -> bool:
+    """Whether a test file has one of the words."""
+    text = path.read_text()
+    return any(word in text for word in words)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark what uses Ray: ``-m 'not ray'`` runs nine tenths of the tests in a third of the time."""
-    if uses_ray(item.path):
+    if names_any(item.path, "ray_cluster", "RAY_TMPDIR"):
         item.add_marker(pytest.mark.ray)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With ``-n 2`` one process runs all that uses Ray, on one cluster, the other the rest."""
+    """With ``-n 2`` one process runs all that uses the session's cluster, the other the rest.
+
+    Tests that start a cluster of their own, in a folder named by RAY_TMPDIR, are of the rest.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
-    class RayInOneProcess(LoadScopeScheduling):
+    class OneCluster(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "ray" if uses_ray(REPOSITORY / file) else file
+            return "ray" if names_any(REPOSITORY / file, "ray_cluster") else file
 
-    return RayInOneProcess(config, log)
+    return OneCluster(config, log)
 
 
 @dataclass(frozen=True)

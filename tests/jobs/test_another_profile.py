@@ -27,13 +27,15 @@ pytestmark = pytest.mark.timeout(240)
 def test_one_other_line_gives_the_same_columns_and_features_that_the_shipped_head_refuses(
     tmp_path: Path,
 ) -> None:
-    """Three models of their own workers on the cluster, loaded from disk as real ones are."""
+    """On the cluster, with models that are loaded from disk as real ones are."""
     make(tmp_path / "dump", photographs(3) | {"broken.jpg": b"no picture"})
     profile = tiny(tmp_path / "models", {"name": "tiny-base"})
-    small: dict[str, Any] = {"cpus": 0.3, "workers_per_cpu": 0.5, "most_workers": 1}
+    # All three in one worker, which starts sooner than three on two cores.
+    small: dict[str, Any] = {"cpus": 0.5, "workers_per_cpu": 0.5, "most_workers": 1}
+    together = {"caption": False, "objects": True, "embed": True}
     values = profile.model_dump(mode="json")
-    for stage in ("caption", "objects", "embed"):
-        values["resources"][stage] |= small
+    for stage, with_previous in together.items():
+        values["resources"][stage] |= small | {"with_previous": with_previous}
     (tmp_path / "tiny-base.yaml").write_text(yaml.safe_dump(values))
     options = {"input": str(tmp_path / "dump"), "output": str(tmp_path / "features")}
     options |= {"profile": str(tmp_path / "tiny-base.yaml")}  # the line that changes
