@@ -81,27 +81,9 @@ def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp("night") / "dump", DUMP)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(
-    dump: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """The output of a run that nothing happened to."""
-    output = tmp_path_factory.mktemp("undisturbed") / "features"
-    result = featurize(environment, dump, output)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1].startswith("Open it:")
-    return output
-
-
 def command(dump: Path, output: Path, *settings: str) -> list[str]:
     options = ["--input", str(dump), "--output", str(output)]
     return ["jobs/featurize.py", *options, *(f"--set={one}" for one in (*SMALL, *settings))]
-
-
-def featurize(
-    environment: dict[str, str], dump: Path, output: Path
-) -> subprocess.CompletedProcess[str]:
-    return started(environment, *command(dump, output))
 
 
 def started(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -187,77 +169,6 @@ def test_too_many_errors_end_with_code_3_and_a_sentence(
     assert result.stderr == "error: 100.0% of the rows are without features.\n"
 
 
-# Killed
-
-
-class Reader(threading.Thread):
-    """An analyst who reads the table all the time, from when it is there."""
-
-    def __init__(self, output: Path) -> None:
-        super().__init__(daemon=True)
-        self.output = output
-        self.done = threading.Event()
-        self.reads = 0
-        self.wrong: list[str] = []
-
-    def run(self) -> None:
-        while not self.done.is_set():
-            if not list(self.output.glob("date=*")):
-                time.sleep(0.01)
-                continue
-            try:
-                frame = pd.read_parquet(self.output)
-            except Exception as error:  # whatever an analyst would see
-                self.wrong.append(repr(error))
-            else:
-                self.reads += 1
-                if not frame["uri"].is_unique or len(frame) != len(DUMP):
-                    self.wrong.append(f"{len(frame)} rows, {frame['uri'].nunique()} URIs")
-
-
-def staged(output: Path) -> dict[Path, str]:
-    """Checksums of finished parts that wait to be published."""
-    found = {}
-    for path in output.glob("_staging/*/date=*/part-*.parquet"):
-        found[path] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
-
-
-def test_killed_run_resumes_without_losing_or_repeating_rows(
-    environment: dict[str, str], dump: Path, undisturbed: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "features"
-    reader = Reader(output)
-    reader.start()
-    process = subprocess.Popen(
-        [sys.executable, *command(dump, output)],
-        cwd=REPOSITORY,
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while not staged(output):
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not list(output.glob("date=*")), "the run was published before it could be killed"
-    kept = sum(pq.read_metadata(path).num_rows for path in staged(output))
-
-    result = featurize(environment, dump, output)
-    assert result.returncode == 0, result.stderr
-    reader.done.set()
-    reader.join()
-    assert not reader.wrong and reader.reads
-    assert_same(output, undisturbed)
-    [manifest] = output.glob("_runs/*.json")
-    done_before = json.loads(manifest.read_text())["rows"]["done_before"]
-    assert 0 < kept <= done_before < len(DUMP), "finished parts were computed again"
-    assert not staged(output)
-    assert f"{len(DUMP)} rows published" in result.stdout
-
-
 # On a cluster
 
 
@@ -310,13 +221,21 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     raise TimeoutError(f"{url} did not answer")
 
 
-def test_submitted_job_gives_the_same_table(
-    environment: dict[str, str], cluster: str, dump: Path, undisturbed: Path, tmp_path: Path
-) -> None:
-    """As the README says it: what git ignores, such as the environment, is not sent."""
+@pytest.fixture(scope="module")
+def undisturbed(
+    environment: dict[str, str],
+    cluster: str,
+    dump: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The output of a submitted job that nothing happened to.
+
+    As the README says it: what git ignores, such as the environment, is not sent.
+    """
+    output = tmp_path_factory.mktemp("undisturbed") / "features"
     submit = ["ray", "job", "submit", "--address", cluster, "--working-dir", "."]
     result = subprocess.run(
-        [*submit, "--", "python", *command(dump, tmp_path / "features")],
+        [*submit, "--", "python", *command(dump, output)],
         cwd=REPOSITORY,
         env=environment,
         stdout=subprocess.PIPE,
@@ -327,4 +246,87 @@ def test_submitted_job_gives_the_same_table(
     )
     assert result.returncode == 0, result.stdout
     assert "succeeded" in result.stdout and "Open it:" in result.stdout
-    assert_same(tmp_path / "features", undisturbed)
+    return output
+
+
+def test_submitted_job_has_each_row_once_with_its_outcome(undisturbed: Path) -> None:
+    table = pd.read_parquet(undisturbed).set_index("uri")
+    assert sorted(table.index) == sorted(DUMP)
+    assert (table.loc["empty.jpg", "error_code"], table.loc["page.jpg", "error_code"]) == (
+        "empty_file",
+        "not_an_image",
+    )
+    good = table.drop(["empty.jpg", "page.jpg"])
+    assert (good["status"] == "ok").all() and good["caption"].str.len().gt(0).all()
+
+
+# Killed
+
+
+class Reader(threading.Thread):
+    """An analyst who reads the table all the time, from when it is there."""
+
+    def __init__(self, output: Path) -> None:
+        super().__init__(daemon=True)
+        self.output = output
+        self.done = threading.Event()
+        self.reads = 0
+        self.wrong: list[str] = []
+
+    def run(self) -> None:
+        while not self.done.is_set():
+            if not list(self.output.glob("date=*")):
+                time.sleep(0.01)
+                continue
+            try:
+                frame = pd.read_parquet(self.output)
+            except Exception as error:  # whatever an analyst would see
+                self.wrong.append(repr(error))
+            else:
+                self.reads += 1
+                if not frame["uri"].is_unique or len(frame) != len(DUMP):
+                    self.wrong.append(f"{len(frame)} rows, {frame['uri'].nunique()} URIs")
+
+
+def staged(output: Path) -> dict[Path, str]:
+    """Checksums of finished parts that wait to be published."""
+    found = {}
+    for path in output.glob("_staging/*/date=*/part-*.parquet"):
+        found[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def test_killed_run_resumes_and_gives_the_table_of_the_submitted_job(
+    environment: dict[str, str], dump: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "features"
+    reader = Reader(output)
+    reader.start()
+    process = subprocess.Popen(
+        [sys.executable, *command(dump, output)],
+        cwd=REPOSITORY,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not staged(output):
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not list(output.glob("date=*")), "the run was published before it could be killed"
+    kept = sum(pq.read_metadata(path).num_rows for path in staged(output))
+
+    result = started(environment, *command(dump, output))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1].startswith("Open it:")
+    reader.done.set()
+    reader.join()
+    assert not reader.wrong and reader.reads
+    assert_same(output, undisturbed)
+    [manifest] = output.glob("_runs/*.json")
+    done_before = json.loads(manifest.read_text())["rows"]["done_before"]
+    assert 0 < kept <= done_before < len(DUMP), "finished parts were computed again"
+    assert not staged(output)
+    assert f"{len(DUMP)} rows published" in result.stdout
