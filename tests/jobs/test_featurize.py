@@ -14,6 +14,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -41,9 +42,9 @@ SMALL += ["reading.rows_per_task=4", "rows_per_part=4", f"reading.date={NIGHT}"]
 SMALL += ["profile.resources.caption.workers_per_cpu=0.5"]
 
 
-@pytest.fixture(scope="module")
-def environment() -> Iterator[dict[str, str]]:
-    """For commands that start their own Ray, apart from any other on this machine.
+@contextmanager
+def own_ray() -> Iterator[dict[str, str]]:
+    """The environment of commands whose Ray is apart from any other on this machine.
 
     Whatever still runs in the end is ended.
     """
@@ -62,6 +63,13 @@ def environment() -> Iterator[dict[str, str]]:
         }
         for process in started_below(folder):
             process.kill()
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[dict[str, str]]:
+    """For commands that start their own Ray."""
+    with own_ray() as variables:
+        yield variables
 
 
 def started_below(folder: str) -> list[psutil.Process]:
@@ -172,7 +180,7 @@ def test_too_many_errors_end_with_code_3_and_a_sentence(
 # On a cluster
 
 
-@pytest.fixture(scope="module")
+@contextmanager
 def cluster(environment: dict[str, str]) -> Iterator[str]:
     """The address at which a Ray of this machine takes jobs."""
     ports = free_ports(4)
@@ -222,28 +230,24 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    environment: dict[str, str],
-    cluster: str,
-    dump: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
+def undisturbed(dump: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of a submitted job that nothing happened to.
 
     As the README says it: what git ignores, such as the environment, is not sent.
     """
     output = tmp_path_factory.mktemp("undisturbed") / "features"
-    submit = ["ray", "job", "submit", "--address", cluster, "--working-dir", "."]
-    result = subprocess.run(
-        [*submit, "--", "python", *command(dump, output)],
-        cwd=REPOSITORY,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=280,
-    )
+    with own_ray() as environment, cluster(environment) as address:
+        submit = ["ray", "job", "submit", "--address", address, "--working-dir", "."]
+        result = subprocess.run(
+            [*submit, "--", "python", *command(dump, output)],
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=280,
+        )
     assert result.returncode == 0, result.stdout
     assert "succeeded" in result.stdout and "Open it:" in result.stdout
     return output
