@@ -79,14 +79,14 @@ def rows(
 @app.command()
 def nodes(
     nodes: Annotated[list[int], typer.Option(help="Sizes of the cluster.")] = [1, 2, 4],  # noqa: B006
-    images: Annotated[int, typer.Option(help="Pictures in each run.")] = 1600,
+    images: Annotated[int, typer.Option(help="Pictures for each node.")] = 1600,
     output: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
 ) -> None:
-    """Where the workers go, and images a second, as a simulated cluster grows."""
+    """Where the workers go, and images a second, as a simulated cluster and its dump grow."""
     found: dict[str, Any] = {"machine": machine(), "simulated": True, "runs": []}
     with tempfile.TemporaryDirectory() as folder:
-        dump = write_dump(Path(folder, "dump"), images, USUAL)
         for number in nodes:
+            dump = write_dump(Path(folder, f"dump-{number}"), images * number, USUAL)
             record = Path(folder, f"workers-{number}")
             record.mkdir()
             profile = cheap_profile(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -31,6 +29,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.machine import machine
 from item.profiles import load_profile
 from item.tables import IMAGES
 from pipelines.feature_table import as_features
@@ -50,7 +49,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         sample = Path(folder, "images.parquet")
         pq.write_table(_drawn(data, images), sample)
-        found: dict[str, Any] = {"machine": _machine(), "images": images}
+        found: dict[str, Any] = {"machine": machine(), "images": images}
         if loop:
             found["loop"] = _in_another_process(sample)
         found["pipeline"] = _pipeline(sample, Path(folder, "features"))
@@ -122,19 +121,6 @@ def _drawn(data: Path, images: int) -> pa.Table:
 def _as_images(table: pa.Table) -> pa.Table:
     rows = [{**row, "occurrence": 0, "date": "-", "status": "ok"} for row in table.to_pylist()]
     return pa.Table.from_pylist(rows, schema=IMAGES)
-
-
-def _machine() -> dict[str, Any]:
-    cpu = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    memory = round(psutil.virtual_memory().total / 2**30)
-    return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": memory, "torch": torch.__version__}
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from item.errors import UsageError
 from pipelines.lease import LeaseHeldError, LeaseLostError
+from pipelines.runs import ErrorRateError
 
 Input = Annotated[
     str | None,
@@ -60,7 +61,8 @@ def console() -> Console:
 def refusals() -> Iterator[None]:
     """Print a user's mistake as one sentence, without a traceback, and exit with 2.
 
-    The same for work that another run holds, with 4.
+    The same for an input with too many errors, with 3, and for work that another run holds,
+    with 4.
     """
     _quieten()
     try:
@@ -68,6 +70,9 @@ def refusals() -> Iterator[None]:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(EXIT_REFUSED) from None
+    except ErrorRateError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(EXIT_TOO_MANY_ERRORS) from None
     except (LeaseHeldError, LeaseLostError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(EXIT_HELD) from None

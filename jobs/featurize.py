@@ -13,7 +13,6 @@ import typer
 from rich.pretty import pprint
 
 from jobs.command_line import (
-    EXIT_TOO_MANY_ERRORS,
     ConfigFile,
     DryRun,
     Input,
@@ -64,11 +63,7 @@ def featurize(
             return
         for remark in job.remarks():
             print(remark, file=sys.stderr)
-        try:
-            manifest = runs.run(job)
-        except runs.ErrorRateError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise typer.Exit(EXIT_TOO_MANY_ERRORS) from None
+        manifest = runs.run(job)
     say = console().print
     rows = manifest["rows"]
     say(f"{rows['total']:,} rows published, {rows['done_before'] or 0:,} done before.")

@@ -12,11 +12,11 @@ from typing import Annotated
 
 import pandas as pd
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.pretty import pprint
 from rich.table import Table
 
 from jobs.command_line import (
-    EXIT_TOO_MANY_ERRORS,
     ConfigFile,
     DryRun,
     Input,
@@ -29,7 +29,6 @@ from jobs.command_line import (
 )
 from pipelines import robustness as report
 from pipelines.configuration import parse_settings
-from pipelines.runs import ErrorRateError
 from pipelines.storage import join, redact
 
 app = application()
@@ -94,11 +93,7 @@ def robustness(
         for remark in job.remarks():
             print(remark, file=sys.stderr)
         command = shlex.join(["python", "jobs/robustness.py", *map(redact, sys.argv[1:])])
-        try:
-            rows = report.run(job, command)
-        except ErrorRateError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise typer.Exit(EXIT_TOO_MANY_ERRORS) from None
+        rows = report.run(job, command)
     say = console().print
     say(as_table(rows))
     path = join(configuration.output, f"{report.REPORT}.parquet")
@@ -107,17 +102,21 @@ def robustness(
 
 def as_table(rows: pd.DataFrame) -> Table:
     """The report for people: a value and its 95% interval where there is one."""
-    table = Table(title="How heads stand changes of the images")
+    table = Table(
+        title="Heads on changed images, 95% intervals in brackets",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for name in ("perturbation", "head"):
         table.add_column(name, no_wrap=True)
-    for name in ("AUROC", "changed verdicts", "uncertain", "images"):
-        table.add_column(name, justify="right")
+    for name in ("AUROC", "verdicts\nchanged", "uncertain", "images"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows.to_dict("records"):
         table.add_row(
             row["perturbation"],
             row["method"],
-            f"{row['auroc']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
-            f"{row['flip_rate']:.1%} ({row['flip_low']:.1%} to {row['flip_high']:.1%})",
+            f"{row['auroc']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
+            f"{row['flip_rate']:.0%} [{100 * row['flip_low']:.0f}, {100 * row['flip_high']:.0f}]",
             f"{row['uncertain_share']:.1%}",
             f"{row['rows']:,}",
         )

@@ -6,14 +6,12 @@ ray job submit --working-dir . -- python jobs/score.py --input s3://… --output
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 from rich.pretty import pprint
 
 from jobs.command_line import (
-    EXIT_TOO_MANY_ERRORS,
     ConfigFile,
     DryRun,
     Force,
@@ -25,7 +23,7 @@ from jobs.command_line import (
     console,
     refusals,
 )
-from pipelines import image_scoring, runs
+from pipelines import image_scoring
 from pipelines.configuration import parse_settings
 
 app = application()
@@ -65,11 +63,7 @@ def score(
         if dry_run:
             pprint(job.describe(), console=console(), expand_all=True)
             return
-        try:
-            manifest = image_scoring.run(job)
-        except runs.ErrorRateError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise typer.Exit(EXIT_TOO_MANY_ERRORS) from None
+        manifest = image_scoring.run(job)
     say = console().print
     rows = manifest["rows"]
     say(f"{rows['total']:,} rows scored, {rows['done_before']:,} done before.")

@@ -34,6 +34,7 @@ from pipelines.audit_numbers import AuditOptions as AuditOptions
 from pipelines.audit_page import as_html, page_of
 from pipelines.audit_rows import AuditRows, nights, read
 from pipelines.head_folder import load_head
+from pipelines.publication import nights_between
 from pipelines.storage import (
     Storage,
     check_writable,
@@ -202,16 +203,11 @@ def _chosen(configuration: AuditConfiguration) -> list[str]:
             f"There is no night at {where}: give the output of jobs/nightly.py, which has a "
             "folder features with date=… folders in it."
         )
-    first, last = configuration.first, configuration.last
-    if configuration.date:
-        first = last = configuration.date
-    elif not (first or last):
+    if not (configuration.date or configuration.first or configuration.last):
         return there[-1:]
-    chosen = [
-        night
-        for night in there
-        if (not first or night >= first.isoformat()) and (not last or night <= last.isoformat())
-    ]
+    chosen = nights_between(
+        there, configuration.date or configuration.first, configuration.date or configuration.last
+    )
     if not chosen:
         raise UsageError(f"{where} has no night that was asked for: {_listed(there)}.")
     return chosen

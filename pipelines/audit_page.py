@@ -23,8 +23,8 @@ from item.prevalence import percent
 from pipelines import audit_plots, audit_words
 from pipelines.audit_numbers import QUANTITIES, SCORED, Audit, Known
 from pipelines.audit_words import VERDICTS, source_name
-from pipelines.results_plots import Plot
 from pipelines.results_tables import printable
+from pipelines.svg_plots import Plot
 
 MOST_LINES = 50
 """Lines of a table on the page; the file beside it has all."""

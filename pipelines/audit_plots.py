@@ -9,12 +9,7 @@ from matplotlib.ticker import PercentFormatter
 from item.calibration import Thresholds, Verdict
 from pipelines.audit_numbers import QUANTITIES, SCORED
 from pipelines.audit_words import VERDICTS, source_name
-from pipelines.results_plots import _INK as INK
-from pipelines.results_plots import Plot
-from pipelines.results_plots import _figure as figure
-from pipelines.results_plots import _legend as legend
-from pipelines.results_plots import _plot as plot
-from pipelines.results_plots import _short as short
+from pipelines.svg_plots import INK, Plot, add_legend, as_plot, new_figure, short_label
 
 WIDTH = 4.4
 """Inches; some 420 pixels."""
@@ -42,7 +37,7 @@ def source_bars(verdicts: pd.DataFrame) -> Plot:
     )
     shown = pd.concat([verdicts[verdicts["scope"] == "all"], sources.head(MOST_BARS)])
     title = "Verdicts by source"
-    with figure(WIDTH, 0.7 + 0.46 * len(shown)) as drawing:
+    with new_figure(WIDTH, 0.7 + 0.46 * len(shown)) as drawing:
         axes = drawing.subplots()
         for place, row in enumerate(shown.to_dict("records")):
             left = 0.0
@@ -59,14 +54,14 @@ def source_bars(verdicts: pd.DataFrame) -> Plot:
                 left += share
             label = "all" if row["scope"] == "all" else source_name(row["name"])
             counts = "/".join(f"{row[verdict]:,}" for verdict in Verdict)
-            axes.text(0, place - 0.27, short(label), va="bottom", fontsize=8)
+            axes.text(0, place - 0.27, short_label(label), va="bottom", fontsize=8)
             axes.text(1, place - 0.27, counts, va="bottom", ha="right", fontsize=8)
         axes.set_ylim(len(shown) - 0.5, -0.7)
         axes.set_xlim(0, 1)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-        legend(drawing, axes)
+        add_legend(drawing, axes)
     totals = shown.iloc[0]
     said = ", ".join(f"{totals[verdict]:,} {VERDICTS[verdict]}" for verdict in Verdict)
     left_out = len(sources) - min(len(sources), MOST_BARS)
@@ -75,7 +70,7 @@ def source_bars(verdicts: pd.DataFrame) -> Plot:
         f"A bar for all pictures and one for each source. The numbers at the right are counts in "
         f"the order of the colours. In all: {said}.{more}"
     )
-    return plot("sources", title, described, drawing)
+    return as_plot("sources", title, described, drawing)
 
 
 def score_bars(histogram: pd.DataFrame, thresholds: Thresholds | None) -> Plot:
@@ -88,7 +83,7 @@ def score_bars(histogram: pd.DataFrame, thresholds: Thresholds | None) -> Plot:
     title = "Scores"
     widths = histogram["high"] - histogram["low"]
     base = np.zeros(len(histogram))
-    with figure(WIDTH, 2.9) as drawing:
+    with new_figure(WIDTH, 2.9) as drawing:
         axes = drawing.subplots()
         for verdict in reversed(SCORED):
             axes.bar(
@@ -116,7 +111,7 @@ def score_bars(histogram: pd.DataFrame, thresholds: Thresholds | None) -> Plot:
         axes.set_xlim(0, 1)
         axes.set_xlabel("score, from 0 (like a photograph) to 1 (like a generated picture)")
         axes.set_ylabel("pictures")
-        legend(drawing, axes)
+        add_legend(drawing, axes)
     lines = (
         f" Dashed lines: below {thresholds.likely_real:.2f} a picture is called likely real, "
         f"above {thresholds.likely_generated:.2f} likely generated."
@@ -126,7 +121,7 @@ def score_bars(histogram: pd.DataFrame, thresholds: Thresholds | None) -> Plot:
     described = (
         f"How many of the {histogram['rows'].sum():,} scored pictures have which score.{lines}"
     )
-    return plot("scores", title, described, drawing)
+    return as_plot("scores", title, described, drawing)
 
 
 def drift_bars(drift: pd.DataFrame, threshold: float) -> Plot:
@@ -141,7 +136,7 @@ def drift_bars(drift: pd.DataFrame, threshold: float) -> Plot:
     shown = drift[drift["psi"].notna()]
     excess = (shown["psi"] - shown["psi_by_chance"]).clip(lower=0).astype(float)
     alarms = shown["alarm"].to_numpy(bool)
-    with figure(WIDTH, 0.8 + 0.26 * len(shown)) as drawing:
+    with new_figure(WIDTH, 0.8 + 0.26 * len(shown)) as drawing:
         axes = drawing.subplots()
         colours = np.where(alarms, COLOURS[Verdict.LIKELY_GENERATED], COLOURS[Verdict.LIKELY_REAL])
         axes.barh(np.arange(len(shown)), excess, height=0.6, color=list(colours))
@@ -155,7 +150,7 @@ def drift_bars(drift: pd.DataFrame, threshold: float) -> Plot:
         f"The longer the bar, the more this night differs from the nights before; the dashed "
         f"line at {threshold:g} is the threshold of an alarm. Alarms: {moved}."
     )
-    return plot("drift", title, described, drawing)
+    return as_plot("drift", title, described, drawing)
 
 
 def night_points(verdicts: pd.DataFrame) -> Plot:
@@ -169,7 +164,7 @@ def night_points(verdicts: pd.DataFrame) -> Plot:
     nights = nights[nights["flagged_share"].notna()]
     share = nights["flagged_share"].to_numpy()
     reach = np.abs(nights[["low", "high"]].to_numpy().T - share)
-    with figure(WIDTH, 2.6) as drawing:
+    with new_figure(WIDTH, 2.6) as drawing:
         axes = drawing.subplots()
         places = np.arange(len(nights))
         axes.errorbar(
@@ -184,4 +179,4 @@ def night_points(verdicts: pd.DataFrame) -> Plot:
         f"{row['name']} {row['flagged_share']:.1%}" for row in nights.to_dict("records")
     )
     described = f"Share of the scored pictures that are called likely generated: {said}."
-    return plot("nights", "Flagged pictures night by night", described, drawing)
+    return as_plot("nights", "Flagged pictures night by night", described, drawing)

@@ -124,7 +124,12 @@ def counted(rows: LabelledRows, chosen: Indices) -> list[dict[str, Any]]:
         "generator": rows.generators[chosen],
         "source": rows.sources[chosen],
     }
-    found = pd.DataFrame(columns).value_counts(dropna=False, sort=True)
+    return counted_origins(pd.DataFrame(columns))
+
+
+def counted_origins(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows by their columns label, generator and source, most first."""
+    found = rows[["label", "generator", "source"]].value_counts(dropna=False, sort=True)
     return [
         {
             "label": int(label),

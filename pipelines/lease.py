@@ -34,7 +34,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from botocore.exceptions import BotoCoreError
 from fsspec import AbstractFileSystem
@@ -107,6 +107,22 @@ class LeaseHeldError(Exception):
 
 class LeaseLostError(Exception):
     """The lease could not be renewed in time or is another's: nothing may be published."""
+
+
+class LeaseSettings(Protocol):
+    """What a job's configuration says about its leases."""
+
+    @property
+    def storage(self) -> Storage: ...
+    @property
+    def lease_seconds(self) -> float: ...
+    @property
+    def exclusive_lease(self) -> bool: ...
+
+
+def lease_on(root: str, name: str, settings: LeaseSettings) -> Lease:
+    """A lease as a job's configuration wants it."""
+    return Lease(root, name, settings.storage, settings.lease_seconds, settings.exclusive_lease)
 
 
 class Lease:

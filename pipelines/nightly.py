@@ -36,9 +36,9 @@ from pipelines.configuration import FeaturizeConfiguration
 from pipelines.feature_table import FeatureTable
 from pipelines.head_folder import load_head
 from pipelines.inputs import InputOptions
-from pipelines.lease import Lease, LeaseHeldError
+from pipelines.lease import Lease, LeaseHeldError, lease_on
 from pipelines.provenance import encoded
-from pipelines.publication import PublishedTable, date_of
+from pipelines.publication import PublishedTable, date_of, nights_between
 from pipelines.storage import (
     Storage,
     check_readable,
@@ -311,8 +311,7 @@ def _do(job: NightlyJob, nights: Sequence[Night]) -> Iterator[Told]:
 
 def _hold(configuration: NightlyConfiguration, night: Night, stack: ExitStack) -> _Held:
     """Lease a night until the stack unwinds, and list its input."""
-    settings = (configuration.storage, configuration.lease_seconds, configuration.exclusive_lease)
-    lease = stack.enter_context(Lease(configuration.output, night.date, *settings))
+    lease = stack.enter_context(lease_on(configuration.output, night.date, configuration))
     jobs = tuple(runs.prepare(configuration.featurizing(one)) for one in night.prefixes)
     stack.enter_context(runs.leases(jobs))
     return _Held(night, lease, jobs)
@@ -481,14 +480,9 @@ def rejects(rows: pa.Table) -> pa.Table:
 
 def _chosen(configuration: NightlyConfiguration, there: Sequence[str]) -> list[str]:
     """The nights of the dump that were asked for; UsageError if one that was named is missing."""
-    first, last = configuration.first, configuration.last
-    if configuration.date:
-        first = last = configuration.date
-    chosen = [
-        one
-        for one in there
-        if (not first or one >= first.isoformat()) and (not last or one <= last.isoformat())
-    ]
+    chosen = nights_between(
+        there, configuration.date or configuration.first, configuration.date or configuration.last
+    )
     if not chosen:
         raise UsageError(
             f"The dump has no night that was asked for: its nights are {there[0]} to {there[-1]}."

@@ -14,13 +14,14 @@ lists the table sees the whole night as it was or the whole night as it is.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import io
 import json
 import posixpath
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,10 +143,6 @@ class PublishedTable:
             writer.add_key_value_metadata(encoded(own))
         return path
 
-    def remove(self, date: str, name: str = NIGHT) -> None:
-        """Take a file away."""
-        self.fs.rm_file(posixpath.join(self.path, f"date={date}", name))
-
     def manifests(self, suffix: str) -> list[dict[str, Any]]:
         """Manifests of published runs whose ids end so, oldest first."""
         pattern = posixpath.join(self.path, RUNS, f"*-{suffix}.json")
@@ -208,6 +205,17 @@ def row_groups(parquet: pq.ParquetFile) -> Iterator[pa.Table]:
 def date_of(path: str) -> str:
     """The date of a file by its path below the root."""
     return path.split("/")[0].removeprefix("date=")
+
+
+def nights_between(
+    nights: Sequence[str], first: datetime.date | None, last: datetime.date | None
+) -> list[str]:
+    """Those of some dates that lie in a range, its ends included; None leaves it open."""
+    return [
+        night
+        for night in nights
+        if (not first or night >= first.isoformat()) and (not last or night <= last.isoformat())
+    ]
 
 
 def _is_part(path: str) -> bool:

@@ -16,9 +16,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from item.errors import UsageError
-from pipelines.results_plots import Plot
 from pipelines.results_sections import Figures, Section, sections
 from pipelines.results_tables import Evaluation
+from pipelines.svg_plots import Plot
 
 
 def as_html(evaluation: Evaluation, parts: Sequence[Section]) -> str:

@@ -1,78 +1,24 @@
 """The plots of the results page, as SVG text that is the same for the same numbers.
 
 Colours are Okabe and Ito's, which colour-blind people can tell apart ("Color Universal
-Design", 2008), and each method has its own dashes and marker as well. Lines and letters
-of the frame take the colour of the text around the plot, so one plot serves a light and
-a dark page.
+Design", 2008), and each method has its own dashes and marker as well.
 """
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from pipelines.results_tables import OVER_GENERATORS
+from pipelines.svg_plots import INK, Plot, add_legend, as_plot, new_figure, short_label
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v")
-
-LONGEST_LABEL = 36
-"""Letters of a name in a plot; the tables show names in full."""
-
-_INK = "#0f1e2d"
-"""Stands for the colour of the text around a plot; no method has it."""
-
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "item",
-    "text.parse_math": False,  # a name may hold dollar signs
-    "text.usetex": False,
-    "font.family": "sans-serif",
-    "font.size": 9.0,
-    "axes.titlesize": 9.0,
-    "legend.frameon": False,
-    "legend.fontsize": 8.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 4.0,
-    **dict.fromkeys(
-        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK
-    ),
-}
-
-_SVG = "http://www.w3.org/2000/svg"
-_XLINK = "http://www.w3.org/1999/xlink"
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A drawing and what it says in words, for those who do not see it."""
-
-    name: str
-    """Letters, digits and dashes; unique on a page."""
-    title: str
-    description: str
-    svg: str
-    """An ``<svg>`` element, with no XML declaration, script or outside reference."""
-
-    def as_file(self) -> str:
-        """The drawing alone: black on white, whatever stands around it."""
-        start = f'<svg xmlns="{_SVG}"'
-        return self.svg.replace(start, start + ' style="background:#fff;color:#000"', 1) + "\n"
 
 
 @dataclass(frozen=True)
@@ -103,7 +49,7 @@ def generator_bars(name: str, title: str, auroc: pd.DataFrame, style: dict[str, 
     shown = auroc[auroc["method"].isin(list(style))]
     generators = list(dict.fromkeys(shown["generator"]))
     methods = _present(style, shown)
-    with _figure(6.4, 1.2 + len(generators) * (0.15 * len(methods) + 0.12)) as figure:
+    with new_figure(6.4, 1.2 + len(generators) * (0.15 * len(methods) + 0.12)) as figure:
         axes = figure.subplots()
         for place, method in enumerate(methods):
             rows = shown[shown["method"] == method].set_index("generator").reindex(generators)
@@ -115,19 +61,19 @@ def generator_bars(name: str, title: str, auroc: pd.DataFrame, style: dict[str, 
                 left=0.5,
                 height=0.9 / (len(methods) + 1),
                 color=style[method].colour,
-                label=_short(method),
+                label=short_label(method),
             )
             reach = np.abs(rows[["low", "high"]].to_numpy().T - value)
-            axes.errorbar(value, at, xerr=reach, fmt="none", ecolor=_INK, elinewidth=0.8)
-        axes.axvline(0.5, color=_INK, linewidth=0.8)
+            axes.errorbar(value, at, xerr=reach, fmt="none", ecolor=INK, elinewidth=0.8)
+        axes.axvline(0.5, color=INK, linewidth=0.8)
         axes.set_yticks(
             np.arange(len(generators)) + len(methods) / 2 / (len(methods) + 1),
-            [_short(OVER_GENERATORS.get(generator, generator)) for generator in generators],
+            [short_label(OVER_GENERATORS.get(generator, generator)) for generator in generators],
         )
         axes.invert_yaxis()
         axes.set_xlim(min(0.48, _lowest(shown) - 0.02), 1.0)
         axes.set_xlabel("AUROC (0.5 is guessing, 1 is perfect)")
-        _legend(figure, axes)
+        add_legend(figure, axes)
     means = shown[shown["generator"] == "mean"].set_index("method")["value"].dropna()
     said = _listed(f"{method} {means[method]:.3f}" for method in methods if method in means)
     described = (
@@ -135,7 +81,7 @@ def generator_bars(name: str, title: str, auroc: pd.DataFrame, style: dict[str, 
         f" {_listed([OVER_GENERATORS.get(name, name) for name in generators])}."
         f" Mean over generators: {said}."
     )
-    return _plot(name, title, described, figure)
+    return as_plot(name, title, described, figure)
 
 
 def roc_curves(name: str, title: str, curves: pd.DataFrame, style: dict[str, Look]) -> Plot:
@@ -152,7 +98,7 @@ def roc_curves(name: str, title: str, curves: pd.DataFrame, style: dict[str, Loo
     across = min(3, len(generators))
     down = -(-len(generators) // across)
     caught: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
-    with _figure(max(4.6, 0.4 + 2.3 * across), 0.9 + 2.4 * down) as figure:
+    with new_figure(max(4.6, 0.4 + 2.3 * across), 0.9 + 2.4 * down) as figure:
         grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
         for axes, generator in zip(grid.flat, generators, strict=False):
             for method in methods:
@@ -166,19 +112,19 @@ def roc_curves(name: str, title: str, curves: pd.DataFrame, style: dict[str, Loo
                     curve["tpr"],
                     color=look.colour,
                     linestyle=look.dashes,
-                    label=_short(method),
+                    label=short_label(method),
                 )
                 at = np.interp([0.01, 0.05], curve["fpr"], curve["tpr"])
                 caught[method].append((float(at[0]), float(at[1])))
             _mark_false_positives(axes)
-            axes.set_title(_short(generator), pad=14)
+            axes.set_title(short_label(generator), pad=14)
         for axes in grid.flat[len(generators) :]:
             axes.set_visible(False)
         for axes in grid[-1]:
             axes.set_xlabel("photographs blamed (FPR)")
         for axes in grid[:, 0]:
             axes.set_ylabel("generated caught (TPR)")
-        _legend(figure, *grid.flat)
+        add_legend(figure, *grid.flat)
     said = _listed(
         "{} {:.0%} and {:.0%}".format(method, *np.mean(points, axis=0))
         for method, points in caught.items()
@@ -189,7 +135,7 @@ def roc_curves(name: str, title: str, curves: pd.DataFrame, style: dict[str, Loo
         f" 1% and where 5% of the photographs are called generated, mean over these"
         f" generators: {said}."
     )
-    return _plot(name, title, described, figure)
+    return as_plot(name, title, described, figure)
 
 
 def reliability_diagram(name: str, title: str, bins: pd.DataFrame, style: dict[str, Look]) -> Plot:
@@ -203,9 +149,9 @@ def reliability_diagram(name: str, title: str, bins: pd.DataFrame, style: dict[s
     shown = bins[bins["method"].isin(list(style)) & (bins["rows"] > 0)]
     methods = _present(style, shown)
     gaps = {}
-    with _figure(4.6, 4.6) as figure:
+    with new_figure(4.6, 4.6) as figure:
         axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":")
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
         for method in methods:
             rows = shown[shown["method"] == method].sort_values("mean_score", kind="stable")
             look = style[method]
@@ -215,7 +161,7 @@ def reliability_diagram(name: str, title: str, bins: pd.DataFrame, style: dict[s
                 color=look.colour,
                 linestyle=look.dashes,
                 marker=look.marker,
-                label=_short(method),
+                label=short_label(method),
             )
             gap = (rows["mean_score"] - rows["share_generated"]).abs()
             gaps[method] = float((gap * rows["rows"]).sum() / rows["rows"].sum())
@@ -223,13 +169,13 @@ def reliability_diagram(name: str, title: str, bins: pd.DataFrame, style: dict[s
         axes.set_ylim(0, 1)
         axes.set_xlabel("score that the method gives")
         axes.set_ylabel("share that was generated")
-        _legend(figure, axes)
+        add_legend(figure, axes)
     said = _listed(f"{method} {gap:.3f}" for method, gap in gaps.items())
     described = (
         "Share of generated images against the score given; on the dotted line a score means"
         f" what it says. Mean distance from that line, weighted by rows: {said}."
     )
-    return _plot(name, title, described, figure)
+    return as_plot(name, title, described, figure)
 
 
 def robustness_curves(
@@ -245,7 +191,7 @@ def robustness_curves(
     style : the methods to draw, in order
     """
     methods = _present(style, table)
-    with _figure(4.6, 5.2) as figure:
+    with new_figure(4.6, 5.2) as figure:
         above, beneath = figure.subplots(2, 1, sharex=True)
         places = np.arange(len(steps))
         for method in methods:
@@ -261,7 +207,7 @@ def robustness_curves(
                     color=look.colour,
                     linestyle=look.dashes,
                     marker=look.marker,
-                    label=_short(method),
+                    label=short_label(method),
                 )
                 axes.fill_between(
                     places,
@@ -271,12 +217,12 @@ def robustness_curves(
                     alpha=0.15,
                     linewidth=0,
                 )
-        beneath.set_xticks(places, [_short(step) for step in steps])
+        beneath.set_xticks(places, [short_label(step) for step in steps])
         beneath.set_ylim(bottom=0)
         beneath.set_xlabel("mild to harsh")
         above.set_ylabel("AUROC")
         beneath.set_ylabel("share of verdicts that flip")
-        _legend(figure, above)
+        add_legend(figure, above)
     last = table[table["step"] == steps[-1]].set_index("method").dropna()
     said = _listed(
         f"{method} AUROC {last['auroc'][method]:.3f}, flips {last['flip_rate'][method]:.1%}"
@@ -287,26 +233,15 @@ def robustness_curves(
         f"AUROC and share of flipped verdicts over the steps {_listed(steps)}."
         f" At the harshest: {said}."
     )
-    return _plot(name, title, described, figure)
+    return as_plot(name, title, described, figure)
 
 
 def _mark_false_positives(axes: Axes) -> None:
     for rate, side in ((0.01, "right"), (0.05, "left")):
-        axes.axvline(rate, color=_INK, linewidth=0.6, linestyle=":")
+        axes.axvline(rate, color=INK, linewidth=0.6, linestyle=":")
         axes.text(rate, 1.02, f"{rate:.0%}", ha=side, va="bottom", fontsize=7)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.005)
-
-
-def _legend(figure: Figure, *panels: Axes) -> None:
-    """One legend under the whole figure, each method once."""
-    entries: dict[str, Any] = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
-    if entries:
-        labels, handles = list(entries), list(entries.values())
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
 
 
 def _present(style: dict[str, Look], table: pd.DataFrame) -> list[str]:
@@ -317,58 +252,5 @@ def _lowest(shown: pd.DataFrame) -> float:
     return float(np.nanmin(np.append(shown[["value", "low"]].to_numpy(), 0.5)))
 
 
-def _short(name: str) -> str:
-    """A label that fits; Matplotlib leaves labels out that begin with an underscore."""
-    cut = name if len(name) <= LONGEST_LABEL else name[: LONGEST_LABEL - 1] + "…"
-    return "\N{ZERO WIDTH SPACE}" + cut if cut.startswith("_") else cut
-
-
 def _listed(parts: Iterator[str] | Sequence[str]) -> str:
     return ", ".join(parts) or "nothing"
-
-
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[Figure]:
-    """A figure of `width` by `height` inches, drawn in the house style."""
-    with matplotlib.rc_context(_STYLE):
-        yield Figure(figsize=(width, height), layout="constrained")
-
-
-def _plot(name: str, title: str, description: str, figure: Figure) -> Plot:
-    """Save `figure` as SVG and make it fit to stand inside a page among others."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        # The reader's browser sets the letters, so a font here need not have them.
-        warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(
-            buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
-        )
-    root = ET.fromstring(buffer.getvalue())
-    for metadata in root.findall(f"{{{_SVG}}}metadata"):
-        root.remove(metadata)
-    for element in root.iter():
-        for key, value in element.attrib.items():
-            element.set(key, _own(name, key, value))
-    _describe(root, name, title, description)
-    ET.register_namespace("", _SVG)
-    ET.register_namespace("xlink", _XLINK)
-    return Plot(name, title, description, ET.tostring(root, encoding="unicode"))
-
-
-def _own(name: str, key: str, value: str) -> str:
-    """Make an id this plot's own, wherever it stands, and ink the colour of the text."""
-    if key == "id":
-        return f"{name}-{value}"
-    if key == f"{{{_XLINK}}}href":
-        return value.replace("#", f"#{name}-", 1)
-    return re.sub(r"url\(#", f"url(#{name}-", value).replace(_INK, "currentColor")
-
-
-def _describe(root: ET.Element, name: str, title: str, description: str) -> None:
-    """Title and description that a screen reader speaks instead of the drawing's parts."""
-    root.set("role", "img")
-    root.set("aria-labelledby", f"{name}-title {name}-desc")
-    for place, (kind, text) in enumerate((("title", title), ("desc", description))):
-        element = ET.Element(f"{{{_SVG}}}{kind}", {"id": f"{name}-{kind}"})
-        element.text = text
-        root.insert(place, element)

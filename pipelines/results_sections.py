@@ -18,7 +18,6 @@ from item.errors import UsageError
 from item.perturb import NONE, STEPS
 from pipelines.results_plots import (
     Look,
-    Plot,
     generator_bars,
     looks,
     reliability_diagram,
@@ -26,6 +25,7 @@ from pipelines.results_plots import (
     roc_curves,
 )
 from pipelines.results_tables import OVER_GENERATORS, Evaluation, Method
+from pipelines.svg_plots import Plot
 
 KINDS = {
     "ours": "Ours",

@@ -39,7 +39,7 @@ from pipelines.configuration import FeaturizeConfiguration, read_settings
 from pipelines.configuration import resolve as resolve_featurizing
 from pipelines.feature_table import FeatureTable
 from pipelines.head_folder import load_head
-from pipelines.labelled_rows import joined
+from pipelines.labelled_rows import counted_origins, joined
 from pipelines.labelled_sample import Sampling, drawn_rows, write_sample, written_sample
 from pipelines.provenance import decoded, versions
 from pipelines.storage import (
@@ -210,7 +210,7 @@ class RobustnessJob:
         configuration = self.configuration
         return {
             "input": redact(configuration.input),
-            "sample": "all of the input" if self.sample is None else counted(self.sample),
+            "sample": "all of the input" if self.sample is None else counted_origins(self.sample),
             "perturbations": list(self.perturbations),
             "heads": {name: head.head_id for name, head in self.heads.items()},
             "output": redact(configuration.output),
@@ -432,23 +432,6 @@ def _origins(rows: pd.DataFrame) -> set[tuple[int, str]]:
     return {(int(label), name) for label, name in zip(rows["label"], names, strict=True) if name}
 
 
-def counted(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows by label, generator and source."""
-    plain = rows[ORIGIN].astype({"label": int}).astype(object)
-    found = plain.where(plain.notna(), None).value_counts(dropna=False, sort=False)
-    return [
-        {
-            "label": label,
-            "generator": generator if isinstance(generator, str) else None,
-            "source": source if isinstance(source, str) else None,
-            "rows": int(number),
-        }
-        for (label, generator, source), number in sorted(
-            found.items(), key=lambda one: [str(part) for part in one[0]]
-        )
-    ]
-
-
 def _about(job: RobustnessJob, clean: pd.DataFrame, command: str) -> dict[str, Any]:
     """``robustness.json``."""
     configuration, sampling = job.configuration, job.configuration.sampling()
@@ -464,7 +447,7 @@ def _about(job: RobustnessJob, clean: pd.DataFrame, command: str) -> dict[str, A
         ],
         "perturbations": list(job.perturbations),
         "sample": sample,
-        "images": counted(clean),
+        "images": counted_origins(clean),
         "clusters": configuration.group_column or "uri",
         "resamples": configuration.resamples,
         "seed": configuration.seed,

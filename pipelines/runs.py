@@ -22,7 +22,7 @@ from pipelines.counters import Counters
 from pipelines.feature_table import REPEAT, FeatureTable, PartWriter, WorkWriter, summed
 from pipelines.featurize import check_gpus, stages
 from pipelines.inputs import InputPlan
-from pipelines.lease import Lease
+from pipelines.lease import Lease, lease_on
 from pipelines.memory import PeakMemory
 from pipelines.progress import Progress, Tally
 from pipelines.provenance import provenance, versions
@@ -179,15 +179,7 @@ def leases(jobs: Sequence[Featurizing]) -> Iterator[list[Lease]]:
     nights = sorted({night for job in jobs for night in job.plan.dates})
     with ExitStack() as stack:
         yield [
-            stack.enter_context(
-                Lease(
-                    jobs[0].table.root,
-                    night,
-                    configuration.storage,
-                    configuration.lease_seconds,
-                    configuration.exclusive_lease,
-                )
-            )
+            stack.enter_context(lease_on(jobs[0].table.root, night, configuration))
             for night in nights
         ]
 

@@ -35,7 +35,7 @@ from item.mini import HEAD
 from item.tables import SCHEMA_VERSION, SCORES
 from pipelines.feature_table import FeatureTable
 from pipelines.head_folder import load_head
-from pipelines.lease import Lease
+from pipelines.lease import lease_on
 from pipelines.memory import PeakMemory
 from pipelines.progress import Progress, Tally, tell_retries
 from pipelines.provenance import code_version, encoded, versions
@@ -306,13 +306,7 @@ def _publish(job: Scoring, file: FileToScore, run_id: str) -> tuple[str, dict[st
         )
     )
     facts: dict[str, Any] = {}
-    with Lease(
-        job.scores.root,
-        night,
-        configuration.storage,
-        configuration.lease_seconds,
-        configuration.exclusive_lease,
-    ) as lease:
+    with lease_on(job.scores.root, night, configuration) as lease:
         if not job.scores.staged(file.work):
             raise RuntimeError(f"another run has published the scores of {night}; start again")
         lease.check()

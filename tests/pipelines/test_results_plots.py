@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.results_plots import COLOURS, Plot, generator_bars, looks, roc_curves
+from pipelines.results_plots import COLOURS, generator_bars, looks, roc_curves
+from pipelines.svg_plots import Plot
 from tests.evaluation_folder import GENERATORS, OURS, PROBE, tables
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -45,26 +45,6 @@ def test_roc_reads_the_shares_caught_off_the_curves() -> None:
     plot = roc_curves("roc", "ROC", curve.assign(tpr=[0, 0.3, 0.6, 1]), looks([OURS, PROBE]))
     assert f"{OURS} 30% and 60%." in plot.description
     assert {"1%", "5%", "G"} <= set(texts(plot))
-
-
-def test_ids_of_two_plots_on_one_page_differ() -> None:
-    ids = [set(re.findall(r' id="([^"]+)"', bars(name).svg)) for name in ("first", "second")]
-    assert ids[0]
-    assert not ids[0] & ids[1]
-
-
-def test_references_lead_to_ids_of_the_same_plot() -> None:
-    svg = bars().svg
-    references = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', svg))
-    assert references
-    assert {a or b for a, b in references} <= set(re.findall(r' id="([^"]+)"', svg))
-
-
-def test_frame_takes_the_colour_of_the_text_and_a_file_is_white() -> None:
-    plot = bars()
-    assert "currentColor" in plot.svg
-    assert "#fff" not in plot.svg
-    assert ET.fromstring(plot.as_file()).get("style") == "background:#fff;color:#000"
 
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", "$\\frac$ & co", "_x", "画", "]]>"])
