@@ -4,7 +4,7 @@
 
 The pictures are generated: smooth gradients, edges and grain at quality 90, so that their files
 are about as large as photographs' of the same size. Both sides run in one thread, in turn, in
-the same run: `item.images.decode` with the default settings except for ``--max-side``, and
+the same run: `item.images.decode.decode` with the default settings except for ``--max-side``, and
 ``Image.open(...).convert("RGB").resize(...)`` to the same size with the same filter. What
 ``decode`` does beside (checks of the file, orientation, estimate of the quality) is part of
 its time.
@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
-from item.images import Decoding, decode
+from item.images.decode import Decoding, decode
 
 SIZES = {0.3: (640, 480), 3.0: (2048, 1536), 12.0: (4000, 3000)}
 """Width and height by megapixels."""

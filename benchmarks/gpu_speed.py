@@ -46,7 +46,7 @@ from benchmarks.random_checkpoints import Size, random_blip, random_clip, random
 from benchmarks.scale import featurize
 from item.captioning import load_captioner
 from item.embedding import load_dual_encoder
-from item.images import Decoding, decode
+from item.images.decode import Decoding, decode
 from item.models.batching import device
 from item.models.detectors import Detector
 from item.profiles import Profile, load_profile

@@ -41,7 +41,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.planted_nights import DUMP, plant, read_manifest, read_pictures
-from pipelines.storage import Storage, filesystem, is_s3, join
+from pipelines.storage.files import Storage, filesystem, is_s3, join
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NIGHTS = 2

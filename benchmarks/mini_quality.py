@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from item.images import Decoding, decode
+from item.grounding import CropGridGrounder, PhraseExtractor
+from item.images.decode import Decoding, decode
 from item.mini.captioner import MiniCaptioner
 from item.mini.dual_encoder import MiniDualEncoder
 from item.mini.training import caption_metrics
-from item.objects import CropGridGrounder, PhraseExtractor
 from item.profiles import load_profile
 
 RESAMPLES = 1000

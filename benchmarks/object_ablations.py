@@ -23,12 +23,12 @@ import typer
 from numpy.typing import NDArray
 
 from item.embedding import load_dual_encoder
-from item.images import decode
-from item.objects import CropGridGrounder, Grounding, Parts, PhraseExtractor
+from item.grounding import CropGridGrounder, Grounding, Parts, PhraseExtractor
+from item.images.decode import decode
 from item.profiles import Profile, load_profile
 from item.tables import Status
-from pipelines.feature_table import as_features
-from pipelines.featurize import Misalign
+from pipelines.featurize.steps import Misalign
+from pipelines.tables.features import as_features
 
 BATCH = 32
 MOST = {"k1": 1, "k3": 3}

@@ -35,9 +35,9 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from item.calibration import Verdict
+from item.statistics.calibration import Verdict
 from item.tables import ErrorCode
-from pipelines.storage import Storage, filesystem, join
+from pipelines.storage.files import Storage, filesystem, join
 
 FIRST_NIGHT = date(2026, 1, 29)
 BROKEN = 0.05

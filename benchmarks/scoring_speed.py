@@ -26,14 +26,14 @@ import torch
 import typer
 
 from benchmarks.training_speed import synthetic
-from item.heads.evidence import Group
+from item.heads.columns import Group
 from item.heads.head import Head
 from item.mini import HEAD
 from item.tables import OBJECT, SCHEMA_VERSION
-from pipelines import scoring
-from pipelines.provenance import encoded
-from pipelines.ray_start import start_ray
-from pipelines.scoring import COLUMNS, ScoreConfiguration
+from pipelines.runtime.start import start_ray
+from pipelines.score import job as scoring
+from pipelines.score.job import COLUMNS, ScoreConfiguration
+from pipelines.tables.provenance import encoded
 
 ROWS_IN_GROUP = 1024
 """Of a features file, as featurizing leaves it."""

@@ -22,15 +22,15 @@ import torch
 import typer
 from numpy.typing import NDArray
 
-from item.heads.evidence import fit_statistics
+from item.heads.columns import fit_statistics
 from item.heads.fitting import validation_rows
 from item.heads.settings import HeadSettings, Kind, balanced_weights
 from item.tables import SCHEMA_VERSION, features_schema
-from pipelines.labelled_rows import read_labelled, split
-from pipelines.ray_start import start_ray
-from pipelines.storage import Storage
-from pipelines.train_workers import Workers, train, training_dataset
-from pipelines.training_progress import Bulletin, TrainingProgress
+from pipelines.runtime.start import start_ray
+from pipelines.storage.files import Storage
+from pipelines.train.progress import Bulletin, TrainingProgress
+from pipelines.train.rows import read_labelled, split
+from pipelines.train.workers import Workers, train, training_dataset
 
 ROWS_IN_FILE = 10_000
 ROWS_IN_MEMORY = 20_000

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from jobs.command_line import ConfigFile, Set, application, console, refusals
-from pipelines import audit as auditing
-from pipelines.audit_page import alarms
-from pipelines.audit_words import summary
-from pipelines.configuration import parse_settings, resolved
-from pipelines.results_tables import printable
+from pipelines.audit import job as auditing
+from pipelines.audit.page import alarms
+from pipelines.audit.words import summary
+from pipelines.featurize.configuration import parse_settings, resolved
+from pipelines.results.tables import printable
 
 EXIT_DRIFT = 5
 """The report is written, and it has alarms; only with ``--fail-on-drift``."""

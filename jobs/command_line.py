@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 
 from item.errors import UsageError
-from pipelines.lease import LeaseHeldError, LeaseLostError
-from pipelines.runs import ErrorRateError
+from pipelines.featurize.run import ErrorRateError
+from pipelines.tables.lease import LeaseHeldError, LeaseLostError
 
 Input = Annotated[
     str | None,

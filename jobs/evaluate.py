@@ -14,9 +14,9 @@ from rich.pretty import pprint
 from rich.table import Table
 
 from jobs.command_line import ConfigFile, DryRun, Set, application, console, refusals
-from pipelines import evaluation
-from pipelines.configuration import parse_settings
-from pipelines.training_progress import Trainings
+from pipelines.evaluate import job as evaluation
+from pipelines.featurize.configuration import parse_settings
+from pipelines.train.progress import Trainings
 
 app = application()
 

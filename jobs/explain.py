@@ -13,17 +13,17 @@ from typing import Annotated
 
 import typer
 
-from item.annotate import annotate
-from item.calibration import Verdict
-from item.explain import Explanation, explain
-from item.images import Decoding, decode
+from item.explain.pictures import annotate
+from item.explain.sentences import Explanation, explain
+from item.images.decode import Decoding, decode
 from item.mini import HEAD
+from item.statistics.calibration import Verdict
 from jobs.command_line import ConfigFile, ProfileName, Set, application, console, refusals
-from pipelines.configuration import parse_settings, resolve
-from pipelines.head_folder import load_head
-from pipelines.input_files import readable
-from pipelines.one_image import featurize_one, read_one
-from pipelines.storage import Storage, check_writable, filesystem, join, write_atomically
+from pipelines.featurize.configuration import parse_settings, resolve
+from pipelines.featurize.one_image import featurize_one, read_one
+from pipelines.input.files import readable
+from pipelines.score.heads import load_head
+from pipelines.storage.files import Storage, check_writable, filesystem, join, write_atomically
 
 EXIT_NOT_SCORED = 3
 """The image cannot be used; the explanation says why."""

@@ -23,8 +23,8 @@ from jobs.command_line import (
     console,
     refusals,
 )
-from pipelines import runs
-from pipelines.configuration import parse_settings, resolve
+from pipelines.featurize import run as runs
+from pipelines.featurize.configuration import parse_settings, resolve
 
 Perturb = Annotated[
     str | None,

@@ -23,8 +23,8 @@ from rich.progress import (
 from item.models.mirror import mirror
 from item.profiles import load_profile
 from jobs.command_line import Set, application, console, refusals
-from pipelines.configuration import parse_settings
-from pipelines.storage import Storage, check_writable
+from pipelines.featurize.configuration import parse_settings
+from pipelines.storage.files import Storage, check_writable
 
 app = application()
 

@@ -34,8 +34,8 @@ from jobs.command_line import (
     console,
     refusals,
 )
-from pipelines import nightly
-from pipelines.configuration import parse_settings, resolved_with_profile
+from pipelines.featurize.configuration import parse_settings, resolved_with_profile
+from pipelines.nightly import job as nightly
 
 app = application()
 

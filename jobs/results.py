@@ -11,8 +11,8 @@ import typer
 
 from item.errors import UsageError
 from jobs.command_line import application, console, refusals
-from pipelines.results_page import write
-from pipelines.results_tables import read_evaluation
+from pipelines.results.page import write
+from pipelines.results.tables import read_evaluation
 
 app = application()
 

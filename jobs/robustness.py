@@ -27,9 +27,9 @@ from jobs.command_line import (
     console,
     refusals,
 )
-from pipelines import robustness as report
-from pipelines.configuration import parse_settings
-from pipelines.storage import join, redact
+from pipelines.evaluate import robustness as report
+from pipelines.featurize.configuration import parse_settings
+from pipelines.storage.files import join, redact
 
 app = application()
 

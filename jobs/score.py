@@ -23,8 +23,8 @@ from jobs.command_line import (
     console,
     refusals,
 )
-from pipelines import image_scoring
-from pipelines.configuration import parse_settings
+from pipelines.featurize.configuration import parse_settings
+from pipelines.score import images as image_scoring
 
 app = application()
 

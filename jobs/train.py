@@ -15,8 +15,8 @@ from rich.table import Table
 
 from item.heads.settings import Kind
 from jobs.command_line import ConfigFile, DryRun, Set, application, console, refusals
-from pipelines import training
-from pipelines.configuration import parse_settings
+from pipelines.featurize.configuration import parse_settings
+from pipelines.train import job as training
 
 app = application()
 

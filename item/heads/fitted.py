@@ -9,7 +9,7 @@ from typing import Protocol
 from numpy.typing import NDArray
 
 from item.heads.boosting import BoostingModel
-from item.heads.evidence import Evidence, Floats, Statistics, features, local_columns, widths
+from item.heads.columns import Evidence, Floats, Statistics, features, local_columns, widths
 from item.heads.hierarchy import HierarchyModel
 from item.heads.logistic import LogisticModel
 from item.heads.settings import HeadSettings, Kind

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from item.heads.boosting import fit_boosting
-from item.heads.evidence import (
+from item.heads.columns import (
     Evidence,
     Floats,
     Level,
@@ -28,7 +28,7 @@ from item.heads.fitted import Fitted, Model
 from item.heads.hierarchy import Hierarchy, HierarchyModel
 from item.heads.logistic import fit_logistic
 from item.heads.settings import Balance, HeadSettings, Kind, balanced_weights
-from item.metrics import auroc
+from item.statistics.metrics import auroc
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Features (n, columns), labels (n,) and weights (n,), float32."""

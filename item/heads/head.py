@@ -18,7 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from item.calibration import (
+from item.errors import UsageError
+from item.heads.columns import Evidence
+from item.heads.fitted import Fitted
+from item.heads.settings import HeadSettings
+from item.statistics.calibration import (
     Abstention,
     Calibration,
     Familiarity,
@@ -27,10 +31,6 @@ from item.calibration import (
     Verdict,
     verdicts,
 )
-from item.errors import UsageError
-from item.heads.evidence import Evidence
-from item.heads.fitted import Fitted
-from item.heads.settings import HeadSettings
 from item.tables import SCHEMA_VERSION, Status
 
 DESCRIPTION = "head.json"
@@ -149,7 +149,7 @@ class Head:
         Parameters
         ----------
         table : with ``status``, ``caption`` and the columns of
-            :data:`item.heads.evidence.COLUMNS`
+            :data:`item.heads.columns.COLUMNS`
 
         Returns
         -------

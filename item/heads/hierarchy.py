@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from item.heads.evidence import Level
+from item.heads.columns import Level
 
 LEAST_NORMED = 16
 """Fewest columns that a LayerNorm may see: it takes two of them away, and from one leaves

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from item.heads.evidence import Group, Level
+from item.heads.columns import Group, Level
 
 
 class Kind(StrEnum):
@@ -59,7 +59,7 @@ class HeadSettings(BaseModel):
     centred: bool = False
     """Whether image and caption embeddings are centred by modality."""
     whitened: bool = True
-    """Whether embeddings are whitened (:func:`item.heads.evidence.fit_statistics`)."""
+    """Whether embeddings are whitened (:func:`item.heads.columns.fit_statistics`)."""
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (512, 256)
     """Widths of the MLP's hidden layers; none makes it linear."""
     dropout: float = Field(default=0.2, ge=0, lt=1)

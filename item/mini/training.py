@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from item.grounding import CropGrid, crop_grid
 from item.mini.backbone import Backbone, normalise, slices
 from item.mini.captioner import (
     END,
@@ -38,7 +39,6 @@ from item.mini.dual_encoder import CROP_SIDE, JointSpace, expected_names
 from item.mini.imagenet_words import everyday_names, plural
 from item.mini.text_backbone import TextBackbone
 from item.mini.whole_pictures import SIDE
-from item.objects import CropGrid, crop_grid
 
 VIEWS = ("plain", "mirrored", "crop")
 GRID_PHOTOGRAPHS = 5_500

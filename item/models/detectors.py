@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from item.errors import UsageError
+from item.grounding import CropGridGrounder, Grounding, Parts, Picture
 from item.models.batching import Batches, automatic_size, device, dtype
 from item.models.contents import check_contents
 from item.models.precision import Precision
-from item.objects import CropGridGrounder, Grounding, Parts, Picture
 
 FAMILIES = {
     "owlv2": "Owlv2ForObjectDetection",

@@ -31,10 +31,7 @@ from item.embedding import (
     dual_encoder_revision,
 )
 from item.errors import UsageError
-from item.images import Decoding
-from item.models import files
-from item.models.files import ModelFiles
-from item.objects import (
+from item.grounding import (
     DetectorGrounding,
     GroundingSettings,
     PhraseExtraction,
@@ -43,6 +40,9 @@ from item.objects import (
     grid_of,
     grounder_revision,
 )
+from item.images.decode import Decoding
+from item.models import files
+from item.models.files import ModelFiles
 from item.settings import overridden, validated
 from item.tables import SCHEMA_VERSION
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from benchmarks import gpu_speed
 from benchmarks.gpu_speed import compared, photographs, public_profile, write_dump
 from item.captioning import load_captioner
-from item.images import Decoding, decode
+from item.images.decode import Decoding, decode
 from item.models.captioners import TransformersCaptioner
 from item.profiles import Profile
 

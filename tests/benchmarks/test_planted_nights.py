@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.planted_nights import BROKEN, REPEATED, Picture, app, differences, plant
-from item.images import Decoding, ImageError, decode
-from tests.dumps import parquet_of
-from tests.photographs import photographs
+from item.images.decode import Decoding, ImageError, decode
+from tests.support.dumps import parquet_of
+from tests.support.photographs import photographs
 
 PICTURES = [Picture("a.example", content) for content in photographs(60).values()]
 

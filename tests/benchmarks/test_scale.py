@@ -11,13 +11,13 @@ import pytest
 
 from benchmarks.cheap_members import ColourCaptioner, PooledEncoder
 from benchmarks.scale import SMALL, by_node, cheap_profile, generated, summary, write_dump
-from item.images import Decoding, decode
+from item.images.decode import Decoding, decode
 from item.profiles import load_profile
 from item.tables import IMAGES
-from pipelines.feature_table import as_features
-from pipelines.featurize import check_gpus, stages
-from pipelines.input_rows import InputRow
-from pipelines.stages import run_stage, workers
+from pipelines.featurize.steps import check_gpus, stages
+from pipelines.input.rows import InputRow
+from pipelines.runtime.stages import run_stage, workers
+from pipelines.tables.features import as_features
 
 
 def test_cheap_members_give_features_of_the_usual_kind(tmp_path: Path):

@@ -21,8 +21,8 @@ import yaml
 from jsonschema import Draft202012Validator, ValidationError, validate
 
 from jobs import command_line
-from pipelines.counters import TAGS
-from pipelines.storage import Storage
+from pipelines.runtime.counters import TAGS
+from pipelines.storage.files import Storage
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs" / "operations.md"

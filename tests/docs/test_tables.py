@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from item.calibration import Abstention, Verdict
+from item.statistics.calibration import Abstention, Verdict
 from item.tables import (
     BOX,
     EVIDENCE,
@@ -26,7 +26,7 @@ from item.tables import (
     Status,
     features_schema,
 )
-from tests.audit_root import DIMENSIONS, broken, picture, strange, write_night
+from tests.support.audit_root import DIMENSIONS, broken, picture, strange, write_night
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "tables.md"
 
@@ -373,7 +373,7 @@ def test_pandas_reads_the_same_from_s3(root: Path, s3: Any, bucket: str) -> None
 def test_metadata_of_a_file_are_read_as_the_page_says(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
-    from pipelines.provenance import decoded
+    from pipelines.tables.provenance import decoded
 
     schema = SCORES.with_metadata({"item.feature_set_id": '"mini-1"', "item.models": '{"clip": 1}'})
     path = tmp_path / "features" / "date=2026-01-31" / "night.parquet"

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from item.captioning import MiniCaptioning, captioner_revision, check_captioner, load_captioner
 from item.errors import UsageError
 from item.mini import captioner, checkpoint
-from tests.untrained_weights import write_captioner
+from tests.support.untrained_weights import write_captioner
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from item.embedding import (
 )
 from item.errors import UsageError
 from item.mini import checkpoint
-from tests.untrained_weights import write_dual_encoder
+from tests.support.untrained_weights import write_dual_encoder
 
 
 @pytest.fixture

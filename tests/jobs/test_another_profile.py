@@ -14,11 +14,12 @@ from item.errors import UsageError
 from item.mini import HEAD
 from item.profiles import load_profile
 from item.tables import features_schema
-from pipelines import runs, scoring
-from pipelines.configuration import resolve
-from tests.dumps import make
-from tests.photographs import photographs
-from tests.tiny_checkpoints.profile import tiny
+from pipelines.featurize import run as runs
+from pipelines.featurize.configuration import resolve
+from pipelines.score import job as scoring
+from tests.support.dumps import make
+from tests.support.photographs import photographs
+from tests.support.tiny_checkpoints.profile import tiny
 
 pytestmark = pytest.mark.timeout(240)
 

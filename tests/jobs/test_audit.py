@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.audit import EXIT_DRIFT, app
-from tests.audit_root import ERROR_RATES, HEAD, many, write_night
+from tests.support.audit_root import ERROR_RATES, HEAD, many, write_night
 
 QUIET, LOUD = "2026-01-08", "2026-01-09"
 

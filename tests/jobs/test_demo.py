@@ -22,7 +22,7 @@ from item.heads.head import Head
 from item.mini import HEAD
 from item.tables import ErrorCode, Status, features_schema
 from jobs import demo
-from pipelines.scoring import scores
+from pipelines.score.job import scores
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

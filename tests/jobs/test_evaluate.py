@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from jobs.evaluate import app, summary
 from tests.item.heads.examples import features_table
-from tests.pipelines.test_labelled_rows import write
+from tests.pipelines.train.test_rows import write
 
 
 def invoke(*arguments: str) -> tuple[int, str, str]:

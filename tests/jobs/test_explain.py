@@ -13,9 +13,9 @@ import PIL.Image
 import pytest
 from typer.testing import CliRunner, Result
 
-from item.images import image_id
+from item.images.decode import image_id
 from jobs.explain import EXIT_NOT_SCORED, app
-from tests.photographs import photographs
+from tests.support.photographs import photographs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CAT = photographs(2)["cat-01.jpg"]

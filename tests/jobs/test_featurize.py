@@ -24,9 +24,9 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.featurize import app
-from pipelines import runs
-from tests.dumps import make
-from tests.photographs import photographs
+from pipelines.featurize import run as runs
+from tests.support.dumps import make
+from tests.support.photographs import photographs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NIGHT = "2026-01-31"

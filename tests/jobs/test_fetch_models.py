@@ -11,9 +11,9 @@ from typer.testing import CliRunner, Result
 
 from item.profiles import Profile, load_profile
 from jobs.fetch_models import app
-from pipelines.configuration import parse_settings
-from tests.hub_server import HubServer
-from tests.model_files import own_hub, tiny_model, weights
+from pipelines.featurize.configuration import parse_settings
+from tests.support.hub_server import HubServer
+from tests.support.model_files import own_hub, tiny_model, weights
 
 MEMBERS = ("captioner", "grounder", "clip")
 

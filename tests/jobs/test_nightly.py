@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from item.errors import UsageError
 from jobs.nightly import app
-from pipelines import nightly
-from pipelines.nightly import Told
-from tests.dumps import make
+from pipelines.nightly import job as nightly
+from pipelines.nightly.job import Told
+from tests.support.dumps import make
 
 NIGHT = "2026-01-31"
 

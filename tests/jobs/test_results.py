@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.results import app
-from tests.evaluation_folder import description, tables, without_plots, write_folder
+from tests.support.evaluation_folder import description, tables, without_plots, write_folder
 
 
 @pytest.fixture(scope="module")

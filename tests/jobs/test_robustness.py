@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from item.perturb import STANDARD
+from item.images.perturb import STANDARD
 from item.profiles import load_profile
 from jobs.robustness import app
-from tests.dumps import make, parquet_of
 from tests.item.heads import examples
-from tests.photographs import photographs
-from tests.pipelines.test_robustness_pipeline import small_head
+from tests.pipelines.evaluate.test_robustness import small_head
+from tests.support.dumps import make, parquet_of
+from tests.support.photographs import photographs
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -108,7 +108,7 @@ def test_pictures_are_changed_featurized_and_compared_and_a_second_run_does_noth
     assert json.loads((out / "robustness.json").read_text())["sample"]["images"] == 8
 
     before, report_bytes = times(out), (out / "robustness.parquet").read_bytes()
-    monkeypatch.setattr("pipelines.runs.start_ray", None)  # calling it would fail
+    monkeypatch.setattr("pipelines.featurize.run.start_ray", None)  # calling it would fail
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 0, again.output
     assert again.stderr.count("done before") == 2

@@ -11,12 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.score import app
-from pipelines import image_scoring
-from pipelines.lease import Lease
-from pipelines.storage import Storage
-from tests.dumps import make
-from tests.photographs import photographs
-from tests.pipelines.test_scoring import write_features
+from pipelines.score import images as image_scoring
+from pipelines.storage.files import Storage
+from pipelines.tables.lease import Lease
+from tests.pipelines.score.test_job import write_features
+from tests.support.dumps import make
+from tests.support.photographs import photographs
 
 NIGHT = "2026-01-31"
 

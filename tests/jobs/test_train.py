@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from item.heads.head import Head
 from jobs.train import app
 from tests.item.heads.examples import features_table
-from tests.pipelines.test_labelled_rows import prompts, write
+from tests.pipelines.train.test_rows import prompts, write
 
 SMALL = [
     *("--set", "operating_points.real_called_generated=0.1"),

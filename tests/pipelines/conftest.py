@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dumps import make
+from tests.support.dumps import make
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from item.heads.evidence import Evidence, Group
+from item.heads.columns import Evidence, Group
 from item.tables import features_schema
 
 DIMENSIONS = 8

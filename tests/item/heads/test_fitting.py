@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from item.heads.evidence import Group, Level, local_columns
+from item.heads.columns import Group, Level, local_columns
 from item.heads.fitted import Fitted
 from item.heads.fitting import Epoch, Measure, Training, fit
 from item.heads.settings import Balance, HeadSettings, Kind, balanced_weights
-from item.metrics import auroc
+from item.statistics.metrics import auroc
 from tests.item.heads.examples import DIFFERENCES, DIMENSIONS, labelled
 
 SMALL = HeadSettings(

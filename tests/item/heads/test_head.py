@@ -12,7 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from item.calibration import (
+from item.errors import UsageError
+from item.heads.fitting import fit
+from item.heads.head import Description, Head, Scores, TrainingSource
+from item.heads.settings import Balance, HeadSettings, Kind, balanced_weights
+from item.statistics.calibration import (
     Abstention,
     OperatingPoints,
     Verdict,
@@ -20,10 +24,6 @@ from item.calibration import (
     fit_platt,
     fit_thresholds,
 )
-from item.errors import UsageError
-from item.heads.fitting import fit
-from item.heads.head import Description, Head, Scores, TrainingSource
-from item.heads.settings import Balance, HeadSettings, Kind, balanced_weights
 from tests.item.heads.examples import DIFFERENCES, DIMENSIONS, FEATURE_SET, features_table, labelled
 
 POINTS = OperatingPoints(real_called_generated=0.1, generated_called_real=0.1)

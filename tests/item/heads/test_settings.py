@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from item.heads.evidence import Group, Level
+from item.heads.columns import Group, Level
 from item.heads.settings import Balance, HeadSettings, balanced_weights
 
 ROWS = st.lists(st.tuples(st.integers(0, 1), st.sampled_from("abc")), min_size=1, max_size=40)

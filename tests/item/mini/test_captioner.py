@@ -24,7 +24,7 @@ from item.mini.captioner import (
     top_classes,
     words_of,
 )
-from tests.untrained_weights import WORDS, write_captioner
+from tests.support.untrained_weights import WORDS, write_captioner
 
 
 def small_decoder(words, seed):

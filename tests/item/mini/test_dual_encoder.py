@@ -10,7 +10,7 @@ from item.mini.dual_encoder import (
     MiniDualEncoder,
     expected_names,
 )
-from tests.untrained_weights import write_dual_encoder
+from tests.support.untrained_weights import write_dual_encoder
 
 WIDTH = 384
 

@@ -15,8 +15,8 @@ import pytest
 from item.errors import UsageError
 from item.models import node_cache
 from item.models.files import ModelFiles, check, local_folder, pinned, resolved_revision
-from tests.flaky_s3 import FlakyS3
-from tests.model_files import COMMIT, mirrored, tiny_model, weights, write
+from tests.support.flaky_s3 import FlakyS3
+from tests.support.model_files import COMMIT, mirrored, tiny_model, weights, write
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

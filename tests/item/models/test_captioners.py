@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from item.errors import UsageError
 from item.models.captioners import FAMILIES, TransformersCaptioner, captioner_family
-from tests.photographs import SHIPPED, photograph
-from tests.tiny_checkpoints.captioners import tiny_blip, tiny_blip2, tiny_florence2
+from tests.support.photographs import SHIPPED, photograph
+from tests.support.tiny_checkpoints.captioners import tiny_blip, tiny_blip2, tiny_florence2
 
 BUILDERS = {"blip": tiny_blip, "blip-2": tiny_blip2, "florence2": tiny_florence2}
 PICTURES = [

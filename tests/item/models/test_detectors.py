@@ -15,11 +15,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from item.errors import UsageError
+from item.grounding import CropGrid, CropGridGrounder
 from item.models.batching import CPU_BATCH
 from item.models.detectors import Detector, DetectorGrounder, detector_family, fitted_box
-from item.objects import CropGrid, CropGridGrounder
-from tests.photographs import photograph
-from tests.tiny_checkpoints.detectors import tiny_grounding_dino, tiny_owlv2, tiny_owlvit
+from tests.support.photographs import photograph
+from tests.support.tiny_checkpoints.detectors import tiny_grounding_dino, tiny_owlv2, tiny_owlvit
 
 BUILDERS = {"owlv2": tiny_owlv2, "owlvit": tiny_owlvit, "grounding-dino": tiny_grounding_dino}
 OWLS = ("owlv2", "owlvit")

@@ -22,7 +22,7 @@ from item.models.files import (
     safetensors_check,
 )
 from item.settings import validated
-from tests.model_files import COMMIT, mirrored, tiny_model, weights, write
+from tests.support.model_files import COMMIT, mirrored, tiny_model, weights, write
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ import pytest
 from item.errors import UsageError
 from item.models import hub as client
 from item.models.files import ModelFiles, check, local_folder, pinned, resolved_revision
-from tests.hub_server import HubServer
-from tests.model_files import own_hub, tiny_model, weights
+from tests.support.hub_server import HubServer
+from tests.support.model_files import own_hub, tiny_model, weights
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 TINY = ModelFiles(source="org/tiny")

@@ -17,8 +17,8 @@ from item.errors import UsageError
 from item.models import hub as client
 from item.models.files import ModelFiles, check, local_folder, resolved_revision
 from item.models.mirror import Mirrored, mirror
-from tests.hub_server import HubServer
-from tests.model_files import own_hub, tiny_model, weights, write
+from tests.support.hub_server import HubServer
+from tests.support.model_files import own_hub, tiny_model, weights, write
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 TINY = ModelFiles(source="org/tiny")

@@ -25,7 +25,7 @@ from item.models.open_clip_encoder import (
     embedding_dimensions,
     hub_id,
 )
-from tests.tiny_checkpoints.clips import (
+from tests.support.tiny_checkpoints.clips import (
     change_config,
     tiny_clip,
     tiny_roberta_clip,

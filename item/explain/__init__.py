@@ -1,0 +1,1 @@
+"""Why a picture has its verdict, in sentences and as a picture."""

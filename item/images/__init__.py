@@ -1,0 +1,1 @@
+"""Bytes to pixels, and what a file says of itself."""

@@ -1,0 +1,1 @@
+"""Metrics, calibration, drift, prevalence."""

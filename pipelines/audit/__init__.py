@@ -1,0 +1,1 @@
+"""Published nights in, a report and its numbers out."""

@@ -1,0 +1,103 @@
+"""Small pictures of a night's most telling rows, kept while the originals can still be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from item.explain.pictures import thumbnail
+from item.images.decode import Decoding, ImageError, image_id
+from item.tables import EVIDENCE, SCHEMA_VERSION
+from pipelines.input import reading
+from pipelines.input.plan import InputPlan
+from pipelines.input.reading import Reading
+from pipelines.storage.files import Storage
+from pipelines.tables.provenance import encoded
+from pipelines.tables.published import PublishedTable
+from pipelines.tables.row_keys import RowKeys
+
+NAME = "evidence.parquet"
+
+
+class AllBut(RowKeys):
+    """Every key except some: what a reader leaves out that is to read only these."""
+
+    def __init__(self, wanted: RowKeys) -> None:
+        super().__init__()
+        self.wanted = wanted
+
+    def __len__(self) -> int:
+        return 1  # never empty, which would mean that nothing is left out
+
+    def contains(
+        self, dates: Sequence[str], uris: Sequence[str], occurrences: Sequence[int]
+    ) -> np.ndarray:
+        """Return a bool array that says for each key whether it is not wanted."""
+        return ~self.wanted.contains(dates, uris, occurrences)
+
+
+def keep(
+    root: str,
+    night: str,
+    uris: Sequence[str],
+    plans: Iterable[InputPlan],
+    storage: Storage,
+    decoding: Decoding,
+) -> int:
+    """Read some pictures of a night again and put their thumbnails into its evidence.
+
+    A picture that cannot be read any more is left out, and the report says so.
+
+    Parameters
+    ----------
+    root : of the evidence table
+    night : date of the partition
+    uris : of the pictures
+    plans : of the night's input
+    storage : how S3 is reached
+    decoding : bounds of the decoder
+
+    Returns
+    -------
+    How many pictures are kept.
+    """
+    wanted = pa.table({"uri": uris, "occurrence": np.zeros(len(uris), np.int32)})
+    keys = AllBut(RowKeys.of(wanted, date=night))
+    rows: list[dict[str, Any]] = []
+    inputs = [Reading(plan, keys) for plan in plans]
+    if len(uris) and inputs:
+        images = reading.read(inputs, storage, max_bytes=decoding.max_bytes)
+        small = images.map_batches(
+            Thumbnails(decoding), batch_size=16, batch_format="pyarrow", num_cpus=0.25
+        )
+        rows = list(small.iter_rows())
+    rows.sort(key=lambda row: row["uri"])
+    schema = EVIDENCE.with_metadata(
+        encoded({"table": "evidence", "schema_version": SCHEMA_VERSION})
+    )
+    table = pa.Table.from_pylist(rows, schema=EVIDENCE)
+    PublishedTable(root, storage).replace(night, [table], schema, {}, NAME)
+    return len(rows)
+
+
+class Thumbnails:
+    """Rows of images to rows of evidence, one for each picture that can be decoded."""
+
+    def __init__(self, decoding: Decoding) -> None:
+        self.decoding = decoding
+        self.__name__ = "Thumbnails"
+
+    def __call__(self, images: pa.Table) -> pa.Table:
+        rows = []
+        for uri, data in zip(images["uri"].to_pylist(), images["bytes"].to_pylist(), strict=True):
+            if data is None:
+                continue
+            try:
+                picture = thumbnail(data, self.decoding)
+            except ImageError:
+                continue
+            rows.append({"image_id": image_id(data), "uri": uri, "thumbnail": picture})
+        return pa.Table.from_pylist(rows, schema=EVIDENCE)

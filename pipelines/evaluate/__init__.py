@@ -1,0 +1,1 @@
+"""How far a head can be trusted, measured on labelled tables."""

@@ -1,0 +1,202 @@
+"""What an evaluation compares: our heads, the baselines, the controls, the ablations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from item.heads.columns import Evidence, Group
+from item.heads.settings import HeadSettings, Kind
+from item.misalignment import global_similarity
+
+OURS = "item"
+UNIVERSAL = "image embedding (UniversalFakeDetect)"
+DE_FAKE = "image and caption (DE-FAKE)"
+
+
+class Purpose(StrEnum):
+    """Why a method is in the comparison."""
+
+    OURS = "ours"
+    BASELINE = "baseline"
+    CONTROL = "control"
+    ABLATION = "ablation"
+
+
+class Shuffle(StrEnum):
+    """Which captions an image may get instead of its own."""
+
+    WITHIN = "within"
+    """Those of its own class, so that what captions say about the class stays."""
+    ACROSS = "across"
+    """Those of any image."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A head in the comparison."""
+
+    name: str
+    purpose: Purpose
+    sentence: str
+    head: HeadSettings
+    shuffle: Shuffle | None = None
+    variant: str | None = None
+    """The features table to take instead of the main one."""
+
+
+def methods(ours: HeadSettings, variants: tuple[str, ...], seed: int = 0) -> list[Method]:
+    """Everything that stands beside the recommended head.
+
+    Parameters
+    ----------
+    ours : the head in question
+    variants : names of further features tables of the same images, such as ``random crops``
+    seed : of the heads that draw
+    """
+    plain = HeadSettings(whitened=False, logistic_c=0.003, seed=seed)
+
+    def logistic(*groups: Group, **changes: object) -> HeadSettings:
+        return plain.model_copy(update={"groups": groups, **changes})
+
+    whitened = {"whitened": True, "logistic_c": 0.001}
+    g = Group
+    both_levels = (g.GLOBAL_MISALIGNMENT, g.LOCAL_MISALIGNMENT)
+    paper = (*both_levels, g.GLOBAL_SIMILARITY, g.LOCAL_SIMILARITIES)
+    mlp = HeadSettings(kind=Kind.MLP, seed=seed, groups=paper, whitened=False, epochs=30)
+    boosted = HeadSettings(kind=Kind.LIGHTGBM, seed=seed, whitened=False)
+    baseline, control, ablation = Purpose.BASELINE, Purpose.CONTROL, Purpose.ABLATION
+    scalars = (g.GLOBAL_SIMILARITY, g.LOCAL_SIMILARITIES)
+    found = [
+        Method(OURS, Purpose.OURS, "What the caption leaves unexplained, whole and parts.", ours),
+        Method(UNIVERSAL, baseline, "Logistic regression on v.", logistic(g.IMAGE)),
+        Method(DE_FAKE, baseline, "Logistic regression on [v; u].", logistic(g.IMAGE, g.CAPTION)),
+        Method("scalars", baseline, "Logistic regression on similarities.", logistic(*scalars)),
+        Method(
+            "shortcut probe",
+            control,
+            "Sees file size, width, height, format and JPEG quality only: how much of the task "
+            "the files give away without their pictures.",
+            logistic(g.SHORTCUT, logistic_c=1.0),
+        ),
+        Method(
+            "caption only",
+            control,
+            "Sees the caption's embedding only: how much the topic gives away.",
+            logistic(g.CAPTION),
+        ),
+        *(
+            Method(
+                f"item, captions shuffled {shuffle} {what}",
+                control,
+                "The same head with other images' captions: what it loses is what fitting "
+                "captions give.",
+                ours,
+                shuffle=shuffle,
+            )
+            for shuffle, what in ((Shuffle.WITHIN, "the class"), (Shuffle.ACROSS, "classes"))
+        ),
+        Method(
+            "item without captions",
+            ablation,
+            "The same whitened head on v and p, without any caption.",
+            logistic(g.IMAGE, g.PARTS, **whitened),
+        ),
+        Method("v, whitened", ablation, "v alone.", logistic(g.IMAGE, **whitened)),
+        Method("global only", ablation, "v - E[v|u].", logistic(g.GLOBAL_RESIDUAL, **whitened)),
+        Method("local only", ablation, "p - E[p|u].", logistic(g.LOCAL_RESIDUAL, **whitened)),
+        Method(
+            "item, not whitened",
+            ablation,
+            "Columns scaled one by one.",
+            logistic(g.GLOBAL_RESIDUAL, g.LOCAL_RESIDUAL),
+        ),
+        Method("Δg", ablation, "v - u.", logistic(g.GLOBAL_MISALIGNMENT)),
+        Method(
+            "Δg, centred",
+            ablation,
+            "v - u after each modality's mean is taken off.",
+            logistic(g.GLOBAL_MISALIGNMENT, centred=True),
+        ),
+        Method("product", ablation, "v * u.", logistic(g.GLOBAL_PRODUCT)),
+        Method("similarity", ablation, "v · u.", logistic(g.GLOBAL_SIMILARITY)),
+        Method(
+            "Δg and product",
+            ablation,
+            "v - u and v * u.",
+            logistic(g.GLOBAL_MISALIGNMENT, g.GLOBAL_PRODUCT),
+        ),
+        Method(
+            "Δg, product and similarity",
+            ablation,
+            "All three.",
+            logistic(g.GLOBAL_MISALIGNMENT, g.GLOBAL_PRODUCT, g.GLOBAL_SIMILARITY),
+        ),
+        Method("Δk", ablation, "Pooled o - w.", logistic(g.LOCAL_MISALIGNMENT)),
+        Method("Δg and Δk", ablation, "Both levels.", logistic(*both_levels)),
+        Method(
+            "item and Δk",
+            ablation,
+            "The recommended head with pooled o - w beside it.",
+            logistic(g.GLOBAL_RESIDUAL, g.LOCAL_RESIDUAL, g.LOCAL_MISALIGNMENT, **whitened),
+        ),
+        Method("MLP", ablation, "Staged MLP on Δg, Δk and scalars, 512 and 256 wide.", mlp),
+        Method(
+            "MLP on residuals",
+            ablation,
+            "Staged MLP on what captions leave unexplained, whitened, 64 wide.",
+            mlp.model_copy(
+                update={"groups": ours.groups, "whitened": True, "hidden": (64,), "dropout": 0.5}
+            ),
+        ),
+        Method(
+            "LightGBM on scalars",
+            ablation,
+            "Gradient-boosted trees on similarities.",
+            boosted.model_copy(update={"groups": scalars}),
+        ),
+    ]
+    for variant in variants:
+        found += [
+            Method(
+                f"Δk, {variant}",
+                ablation,
+                f"Pooled o - w from the table '{variant}'.",
+                logistic(g.LOCAL_MISALIGNMENT),
+                variant=variant,
+            ),
+            Method(
+                f"Δg and Δk, {variant}",
+                ablation,
+                f"Both levels, objects from the table '{variant}'.",
+                logistic(*both_levels),
+                variant=variant,
+            ),
+        ]
+    return found
+
+
+def shuffled(evidence: Evidence, labels: NDArray, shuffle: Shuffle, seed: int = 0) -> Evidence:
+    """Evidence in which each image has another one's caption and objects.
+
+    Parameters
+    ----------
+    labels : (n,), 1 generated, 0 real
+    shuffle : whose captions an image may get
+    """
+    rng = np.random.default_rng(seed)
+    given = np.arange(len(evidence))
+    pools = [labels == 0, labels == 1] if shuffle == Shuffle.WITHIN else [labels >= 0]
+    for pool in map(np.flatnonzero, pools):
+        given[pool] = rng.permutation(pool)
+    caption = evidence.caption[given]
+    return replace(
+        evidence,
+        caption=caption,
+        global_similarity=global_similarity(evidence.image, caption),
+        local_misalignment=evidence.local_misalignment[given],
+        local_scalars=evidence.local_scalars[given],
+    )

@@ -1,0 +1,1 @@
+"""Images in, a table of features out."""

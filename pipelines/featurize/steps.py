@@ -1,0 +1,483 @@
+"""From images to misalignment features: the stages of the method, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+from ray.data import Dataset
+
+from item import misalignment
+from item.captioning import load_captioner
+from item.embedding import DualEncoder, load_dual_encoder
+from item.errors import UsageError
+from item.grounding import PhraseExtractor, load_grounder
+from item.images.decode import ImageError, crop, decode, image_id
+from item.images.file_claims import digital_source_type
+from item.images.perturb import NONE, Perturbation
+from item.profiles import Profile, Resources
+from item.tables import OBJECT, ErrorCode, Status
+from pipelines.runtime.stages import ERRORS, PENDING, Columns, RowError, Stage, groups, through
+
+EMBEDDING = pa.list_(pa.float32())
+EMBEDDINGS = pa.list_(EMBEDDING)
+
+
+def featurize(images: Dataset, profile: Profile, perturbation: str = NONE) -> Dataset:
+    """Turn an images dataset into a features dataset, one row out for each row in."""
+    return through(images, stages(profile, perturbation))
+
+
+def stages(profile: Profile, perturbation: str = NONE, register: Any = None) -> list[Stage]:
+    """The method, step by step.
+
+    Parameters
+    ----------
+    profile : which models
+    perturbation : what is done to each image first
+    register : handle of a :class:`pipelines.featurize.reuse.Register`; without one, pictures that
+        come again are featurized again
+    """
+    perturb = [] if perturbation == NONE else [Perturb(profile, perturbation)]
+    to_pixels: list[Stage] = [
+        *perturb,  # bytes -> bytes | error
+        Identify(profile, register),  # bytes -> image_id; known pictures step aside
+        Decode(profile),  # bytes -> pixels, size, format | error
+    ]
+    if profile.embeds_only:
+        return [*to_pixels, EmbedImages(profile)]  # pixels -> embedding
+    return [
+        *to_pixels,
+        TakeCaption(profile) if profile.captions_given else Caption(profile),  # pixels -> caption
+        FindObjects(profile),  # pixels, caption -> objects
+        Embed(profile),  # pixels, caption, objects -> embeddings
+        Misalign(profile),  # embeddings -> similarities, misalignments
+    ]
+
+
+def check_gpus(profile: Profile, cluster: Mapping[str, float]) -> None:
+    """UsageError if workers would wait for a GPU that the cluster does not have.
+
+    Parameters
+    ----------
+    profile : which models, with their resources
+    cluster : CPUs and GPUs that it has, as ``ray.cluster_resources()`` gives them
+    """
+    most = cluster.get("GPU", 0.0)
+    used = [group[0].resources for group in groups(stages(profile))]
+    starved = {
+        key: resources.gpus
+        for key, resources in profile.resources
+        if resources.gpus > most and any(resources is one for one in used)
+    }
+    if starved:
+        asked = " and ".join(f"{gpus:g} for {key}" for key, gpus in starved.items())
+        keys = " and ".join(f"profile.resources.{key}.gpus=0" for key in starved)
+        raise UsageError(
+            f"The profile '{profile.name}' asks for GPUs ({asked}) and the cluster has "
+            f"{most:g}: run it where there are enough, set {keys} to use CPUs, or "
+            "wait_for_gpus=true if the cluster will start some."
+        )
+
+
+class Perturb(Stage):
+    """Bytes to the bytes of a perturbed image, by :mod:`item.images.perturb`.
+
+    What cannot be decoded passes unchanged: the next stage says why.
+    """
+
+    inputs: ClassVar = ("bytes",)
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {"bytes": pa.binary()}
+
+    def __init__(self, profile: Profile, perturbation: str) -> None:
+        # Those of decoding: Ray then reads, perturbs and decodes in one task.
+        self.resources: Resources = profile.resources.decode
+        self.decoding = profile.decoding
+        self.perturbation = Perturbation.parse(perturbation)
+
+    def process(self, columns: Columns) -> Columns:
+        rows = [self._perturbed(data) for data in columns["bytes"]]
+        return {name: [row.get(name) for row in rows] for name in ("bytes", ERRORS)}
+
+    def _perturbed(self, data: bytes) -> dict[str, Any]:
+        try:
+            return {"bytes": self.perturbation.apply(data, self.decoding)}
+        except ImageError as error:
+            return {ERRORS: RowError(error.code, error.message)}
+
+
+class Identify(Stage):
+    """Bytes to their SHA-256. Rows whose picture another row has step aside, as ``pending``."""
+
+    inputs: ClassVar = ("bytes", "uri", "date", "occurrence")
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {
+        "image_id": pa.string(),
+        "byte_count": pa.int64(),
+        "status": pa.string(),
+    }
+
+    def __init__(self, profile: Profile, register: Any = None) -> None:
+        # Those of decoding: Ray then reads, identifies and decodes in one task.
+        self.resources: Resources = profile.resources.decode
+        self.register = register
+
+    def process(self, columns: Columns) -> Columns:
+        ids = [image_id(data) for data in columns["bytes"]]
+        known = [False] * len(ids)
+        if self.register is not None:
+            names = zip(columns["date"], columns["occurrence"], columns["uri"], strict=True)
+            known = ray.get(self.register.known.remote(ids, list(names)))
+        return {
+            "image_id": ids,
+            "byte_count": [len(data) for data in columns["bytes"]],
+            "status": [PENDING if one else Status.OK for one in known],
+        }
+
+
+class Decode(Stage):
+    """Bytes to pixels: the only stage that trusts nothing."""
+
+    inputs: ClassVar = ("bytes",)
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {
+        "pixels": pa.binary(),
+        "pixel_rows": pa.int32(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "format": pa.string(),
+        "jpeg_quality": pa.float32(),
+        "digital_source_type": pa.string(),
+        "notes": pa.list_(pa.string()),
+    }
+    drops: ClassVar = ("bytes",)
+
+    def __init__(self, profile: Profile) -> None:
+        self.resources: Resources = profile.resources.decode
+        self.decoding = profile.decoding
+
+    def process(self, columns: Columns) -> Columns:
+        rows = [self._decoded(data) for data in columns["bytes"]]
+        names = (*self.outputs, ERRORS)
+        return {name: [row.get(name) for row in rows] for name in names}
+
+    def _decoded(self, data: bytes) -> dict[str, Any]:
+        try:
+            image = decode(data, self.decoding)
+        except ImageError as error:
+            return {ERRORS: RowError(error.code, error.message)}
+        return {
+            "pixels": image.pixels.tobytes(),
+            "pixel_rows": len(image.pixels),
+            "width": image.width,
+            "height": image.height,
+            "format": image.format,
+            "jpeg_quality": image.jpeg_quality,
+            "digital_source_type": digital_source_type(data, image.format),
+            "notes": [str(note) for note in image.notes],
+        }
+
+
+class Caption(Stage):
+    """Pixels to a sentence."""
+
+    inputs: ClassVar = ("pixels", "pixel_rows")
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {"caption": pa.string()}
+    drops: ClassVar = ("captions",)
+
+    def __init__(self, profile: Profile) -> None:
+        self.resources = profile.resources.caption
+        self.settings = profile.captioner
+
+    def set_up(self) -> None:
+        resources = self.resources
+        self.captioner = load_captioner(
+            self.settings, resources.model_batch_size, gpu_share(resources)
+        )
+
+    @property
+    def halvings(self) -> int:
+        return _halvings(self.captioner)
+
+    def process(self, columns: Columns) -> Columns:
+        return {"caption": self.captioner.caption(pictures(columns))}
+
+
+class TakeCaption(Stage):
+    """The first of the captions that came with the image."""
+
+    inputs: ClassVar = ("captions",)
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {"caption": pa.string()}
+    drops: ClassVar = ("captions",)
+
+    def __init__(self, profile: Profile) -> None:
+        # Those of decoding: Ray then does both in one task.
+        self.resources: Resources = profile.resources.decode
+
+    def process(self, columns: Columns) -> Columns:
+        rows = [self._first(captions) for captions in columns["captions"]]
+        return {name: [row.get(name) for row in rows] for name in ("caption", ERRORS)}
+
+    def _first(self, captions: Sequence[str] | None) -> dict[str, Any]:
+        texts = (" ".join(text.split()) for text in captions or () if text)
+        caption = next(filter(None, texts), None)
+        if caption is None:
+            return {ERRORS: RowError(ErrorCode.NO_CAPTION, ErrorCode.NO_CAPTION.sentence)}
+        return {"caption": caption}
+
+
+class FindObjects(Stage):
+    """The phrases of the caption and where they are in the picture."""
+
+    inputs: ClassVar = ("pixels", "pixel_rows", "width", "height", "caption")
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {
+        "objects": pa.list_(OBJECT),
+        "parts_embedding": EMBEDDING,
+        "crop_embeddings": EMBEDDINGS,
+        "phrase_embeddings": EMBEDDINGS,
+    }
+
+    def __init__(self, profile: Profile) -> None:
+        self.resources = profile.resources.objects
+        self.profile = profile
+
+    def set_up(self) -> None:
+        profile, share = self.profile, gpu_share(self.resources)
+        self.phrases = PhraseExtractor(profile.phrases)
+        self.encoder = dual_encoder(profile, share)
+        self.grounder = load_grounder(
+            profile.grounder, self.encoder, self.resources.model_batch_size, share
+        )
+
+    @property
+    def halvings(self) -> int:
+        return _halvings(self.encoder) + _halvings(self.grounder)
+
+    def process(self, columns: Columns) -> Columns:
+        images = pictures(columns)
+        phrases = self.phrases(columns["caption"])
+        parts, found = self.grounder.ground(images, phrases)
+        objects = []
+        for image, width, height, named, groundings in zip(
+            images, columns["width"], columns["height"], phrases, found, strict=True
+        ):
+            scale = _scale(image, width, height)
+            objects.append(
+                [
+                    {
+                        "phrase": phrase,
+                        "box": dict(zip(("x0", "y0", "x1", "y1"), scale * one.box, strict=True)),
+                        "grounding_score": one.score,
+                        "grounded": one.grounded,
+                    }
+                    for phrase, one in zip(named, groundings, strict=True)
+                ]
+            )
+        return {
+            "objects": objects,
+            "parts_embedding": [some.embeddings.mean(axis=0) for some in parts],
+            "crop_embeddings": [[one.embedding for one in some] for some in found],
+            "phrase_embeddings": [[one.phrase_embedding for one in some] for some in found],
+        }
+
+
+class Embed(Stage):
+    """Pictures and captions to unit vectors of one space.
+
+    Crops and phrases too, where the grounder has not embedded them already.
+    """
+
+    inputs: ClassVar = (
+        *("pixels", "pixel_rows", "width", "height", "caption", "objects"),
+        *("crop_embeddings", "phrase_embeddings"),
+    )
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {
+        "image_embedding": EMBEDDING,
+        "caption_embedding": EMBEDDING,
+        "crop_embeddings": EMBEDDINGS,
+        "phrase_embeddings": EMBEDDINGS,
+    }
+    drops: ClassVar = ("pixels", "pixel_rows")
+
+    def __init__(self, profile: Profile) -> None:
+        self.resources = profile.resources.embed
+        self.profile = profile
+
+    def set_up(self) -> None:
+        self.encoder = dual_encoder(self.profile, gpu_share(self.resources))
+
+    @property
+    def halvings(self) -> int:
+        return _halvings(self.encoder)
+
+    def process(self, columns: Columns) -> Columns:
+        images = pictures(columns)
+        crops = [list(some) for some in columns["crop_embeddings"]]
+        phrases = [list(some) for some in columns["phrase_embeddings"]]
+        missing = [
+            (row, place)
+            for row, some in enumerate(crops)
+            for place, embedding in enumerate(some)
+            if embedding is None
+        ]
+        if missing:
+            parts, prompts = [], []
+            for row, place in missing:
+                one = columns["objects"][row][place]
+                scale = _scale(images[row], columns["width"][row], columns["height"][row])
+                # Without rounding, a whole pixel that was scaled up and down becomes two.
+                box = np.round(np.array(list(one["box"].values())) / scale, 2)
+                parts.append(crop(images[row], box.tolist()))
+                prompts.append(self.profile.prompt.replace("{phrase}", one["phrase"]))
+            found = zip(
+                missing,
+                self.encoder.embed_crops(parts),
+                self.encoder.embed_texts(prompts),
+                strict=True,
+            )
+            for (row, place), crop_embedding, phrase_embedding in found:
+                crops[row][place] = crop_embedding
+                phrases[row][place] = phrase_embedding
+        return {
+            "image_embedding": list(self.encoder.embed_images(images)),
+            "caption_embedding": list(self.encoder.embed_texts(columns["caption"])),
+            "crop_embeddings": crops,
+            "phrase_embeddings": phrases,
+        }
+
+
+class EmbedImages(Stage):
+    """Pictures to unit vectors, for tables that hold nothing else of the method."""
+
+    inputs: ClassVar = ("pixels", "pixel_rows")
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {"image_embedding": EMBEDDING}
+    drops: ClassVar = ("pixels", "pixel_rows", "captions")
+
+    def __init__(self, profile: Profile) -> None:
+        self.resources = profile.resources.embed
+        self.profile = profile
+
+    def set_up(self) -> None:
+        self.encoder = dual_encoder(self.profile, gpu_share(self.resources))
+
+    @property
+    def halvings(self) -> int:
+        return _halvings(self.encoder)
+
+    def process(self, columns: Columns) -> Columns:
+        return {"image_embedding": list(self.encoder.embed_images(pictures(columns)))}
+
+
+class Misalign(Stage):
+    """Embeddings to similarities and misalignments, by :mod:`item.misalignment`."""
+
+    inputs: ClassVar = (
+        *("objects", "image_embedding", "caption_embedding"),
+        *("crop_embeddings", "phrase_embeddings"),
+    )
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {
+        "objects": pa.list_(OBJECT),
+        "global_similarity": pa.float32(),
+        "local_similarity_min": pa.float32(),
+        "local_similarity_mean": pa.float32(),
+        "local_similarity_max": pa.float32(),
+        "local_similarity_std": pa.float32(),
+        "object_count": pa.int32(),
+        "ungrounded_fraction": pa.float32(),
+        "global_misalignment": EMBEDDING,
+        "local_misalignment": EMBEDDING,
+    }
+    drops: ClassVar = ("caption_embedding", "crop_embeddings", "phrase_embeddings")
+
+    def __init__(self, profile: Profile) -> None:
+        self.resources = profile.resources.misalign
+        self.dimensions = profile.dimensions
+
+    def process(self, columns: Columns) -> Columns:
+        images = np.array(columns["image_embedding"], np.float32)
+        captions = np.array(columns["caption_embedding"], np.float32)
+        named, grounded = _masks(columns["objects"])
+        crops = self._padded(columns["crop_embeddings"], named)
+        phrases = self._padded(columns["phrase_embeddings"], named)
+        local = misalignment.local_similarities(crops, phrases)
+        whole = misalignment.image_similarities(images, phrases)
+        pooled = misalignment.pooled_similarities(local, grounded)
+        objects = [
+            [
+                one | {"similarity": local[row, place], "image_similarity": whole[row, place]}
+                for place, one in enumerate(some)
+            ]
+            for row, some in enumerate(columns["objects"])
+        ]
+        return {
+            "objects": objects,
+            "global_similarity": misalignment.global_similarity(images, captions),
+            "local_similarity_min": pooled.min,
+            "local_similarity_mean": pooled.mean,
+            "local_similarity_max": pooled.max,
+            "local_similarity_std": pooled.std,
+            "object_count": pooled.count,
+            "ungrounded_fraction": misalignment.ungrounded_fraction(named, grounded),
+            "global_misalignment": list(misalignment.global_misalignment(images, captions)),
+            "local_misalignment": list(misalignment.local_misalignment(crops, phrases, grounded)),
+        }
+
+    def _padded(self, rows: Any, named: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Lists of embeddings -> (n, objects, dimensions), zeros where there is none."""
+        padded = np.zeros((*named.shape, self.dimensions), np.float32)
+        for row, embeddings in enumerate(rows):
+            if embeddings:
+                padded[row, : len(embeddings)] = embeddings
+        return padded
+
+
+_ENCODERS: dict[str, DualEncoder] = {}
+
+
+def dual_encoder(profile: Profile, share: float) -> DualEncoder:
+    """The profile's dual encoder; the stages of one worker have the same."""
+    name = profile.clip.model_dump_json()
+    if name not in _ENCODERS:
+        _ENCODERS.clear()
+        size = profile.resources.embed.model_batch_size
+        _ENCODERS[name] = load_dual_encoder(profile.clip, size, share)
+    return _ENCODERS[name]
+
+
+def gpu_share(resources: Resources) -> float:
+    """The part of one GPU that belongs to a worker."""
+    return min(resources.gpus, 1.0) or 1.0
+
+
+def _halvings(model: Any) -> int:
+    """How often a model's batches did not fit into memory; mini and custom models may not say."""
+    return int(getattr(model, "halvings", 0))
+
+
+def pictures(columns: Columns) -> list[NDArray[np.uint8]]:
+    """Decoded pictures (h, w, 3) of a batch."""
+    return [
+        np.frombuffer(pixels, np.uint8).reshape(rows, -1, 3)
+        for pixels, rows in zip(columns["pixels"], columns["pixel_rows"], strict=True)
+    ]
+
+
+def _scale(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.float64]:
+    """What takes a box x0, y0, x1, y1 of a decoded picture to the full-size one.
+
+    The two axes differ where a side was rounded, much so in a very thin picture.
+    """
+    rows, columns = picture.shape[:2]
+    return np.array([width / columns, height / rows] * 2)
+
+
+def _masks(objects: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which of the padded objects (n, k) exist, and which are grounded."""
+    named = np.zeros((len(objects), max(map(len, objects))), bool)
+    grounded = np.zeros_like(named)
+    for row, some in enumerate(objects):
+        named[row, : len(some)] = True
+        grounded[row, : len(some)] = [one["grounded"] for one in some]
+    return named, grounded

@@ -1,0 +1,1 @@
+"""What a dump is: folders, tables, tars, lists; its rows and keys."""

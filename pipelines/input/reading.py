@@ -1,0 +1,426 @@
+"""From a plan of an input to its rows: a Ray dataset with the schema ``item.tables.IMAGES``.
+
+Every planned row comes out once, failed and repeated ones too.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import compress
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import ray.data
+from botocore.exceptions import BotoCoreError
+
+from item.tables import ErrorCode
+from pipelines.input import webdataset
+from pipelines.input.columns import (
+    Keys,
+    batches,
+    captions_of,
+    is_damage,
+    keys_of,
+    known_columns,
+    open_parquet,
+    reading_failure,
+    texts,
+)
+from pipelines.input.files import date_in, source_in, uri_of
+from pipelines.input.plan import ImageFiles, InputPlan, ParquetRows, Piece
+from pipelines.input.rows import TABLE_ROWS, InputRow, as_label, tables
+from pipelines.runtime.progress import tell_retries
+from pipelines.storage.files import (
+    Location,
+    Roots,
+    Storage,
+    TooLargeError,
+    fetch,
+    is_s3,
+    join,
+    reason,
+    redact,
+)
+from pipelines.tables.row_keys import RowKeys
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """An input to read.
+
+    Attributes
+    ----------
+    plan : what `plan` returned
+    finished : keys of rows to leave out, whose bytes are not read
+    work : if given, a column of this name says it of each row
+    """
+
+    plan: InputPlan
+    finished: RowKeys | None = None
+    work: str | None = None
+
+
+def read(
+    inputs: Sequence[Reading],
+    storage: Storage,
+    *,
+    max_bytes: int = 64 << 20,
+    num_cpus: float = 0.25,
+    tally: Any = None,
+) -> ray.data.Dataset:
+    """Return the planned rows of some inputs as a dataset of the schema ``item.tables.IMAGES``.
+
+    Rows of one piece stay in order. A task holds at most about `TABLE_BYTES` and
+    ``read_threads * max_bytes``.
+
+    Parameters
+    ----------
+    inputs : what to read; rows of one and the next may mix
+    storage : how S3 is reached
+    max_bytes : size above which a file is rejected and not read whole
+    num_cpus : CPUs that a read task claims; it mostly waits
+    tally : handle of a :class:`pipelines.runtime.progress.Tally` that hears of repeated requests
+
+    Raises
+    ------
+    RuntimeError
+        While the dataset is consumed, if a whole table or archive cannot be reached.
+    """
+    readers = [piece_reader(one.plan, storage, max_bytes=max_bytes) for one in inputs]
+    finished = [ray.put(one.finished) if one.finished else None for one in inputs]
+    works = [one.work for one in inputs]
+
+    def read_pieces(batch: pa.Table) -> Iterator[pa.Table]:
+        for number, piece in zip(
+            batch["input"].to_pylist(), batch["piece"].to_pylist(), strict=True
+        ):
+            keys = RowKeys() if finished[number] is None else ray.get(finished[number])
+            for table in readers[number](pickle.loads(piece), keys):  # made a few lines below
+                yield _marked(table, works[number])
+        tell_retries(tally)
+
+    pieces = [
+        {"input": number, "piece": pickle.dumps(piece)}
+        for number, one in enumerate(inputs)
+        for piece in one.plan.pieces
+    ]
+    dataset = ray.data.from_items(pieces, override_num_blocks=min(len(pieces), 1000))
+    return dataset.map_batches(read_pieces, batch_size=1, batch_format="pyarrow", num_cpus=num_cpus)
+
+
+def _marked(table: pa.Table, work: str | None) -> pa.Table:
+    if work is None:
+        return table
+    return table.append_column("work", pa.repeat(work, len(table)))
+
+
+def piece_reader(
+    plan: InputPlan, storage: Storage, *, max_bytes: int
+) -> Callable[[Piece, RowKeys], Iterator[pa.Table]]:
+    """Return what reads one piece of the plan, but for given keys, as tables.
+
+    It may be pickled, and yields at least one table a piece, if an empty one.
+    """
+    return _Reader.of(plan, storage, max_bytes).tables
+
+
+def count_left(plan: InputPlan, finished: RowKeys, storage: Storage) -> int | None:
+    """Return how many planned rows are not in `finished`, or None as in ``plan.rows``.
+
+    Reads names and key columns only, and never a picture.
+
+    Raises
+    ------
+    RuntimeError
+        If a table or archive cannot be reached.
+    """
+    if plan.rows is None or not len(finished):
+        return plan.rows
+    reader = _Reader.of(plan, storage, max_bytes=0)
+    with ThreadPoolExecutor(min(plan.read_threads, 8)) as pool:
+        counts = list(pool.map(partial(reader.count, finished=finished), plan.pieces))
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    """Reads pieces within a task."""
+
+    root: str
+    roots: tuple[str, ...]
+    default_date: str
+    storage: Storage
+    threads: int
+    max_bytes: int
+
+    @classmethod
+    def of(cls, plan: InputPlan, storage: Storage, max_bytes: int) -> _Reader:
+        return cls(
+            root=plan.root,
+            roots=(plan.root, *plan.uri_roots),
+            default_date=plan.default_date,
+            storage=storage,
+            threads=plan.read_threads,
+            max_bytes=max_bytes,
+        )
+
+    def tables(self, piece: Piece, finished: RowKeys) -> Iterator[pa.Table]:
+        """Yield tables of about `TABLE_BYTES` at most; at least one, if an empty one."""
+        return tables(self._with_bytes(self._rows(piece, finished)))
+
+    def _rows(self, piece: Piece, finished: RowKeys) -> Iterator[InputRow]:
+        """Yield the rows that are not in `finished`; some still point at their bytes."""
+        if isinstance(piece, ImageFiles):
+            yield from self._image_rows(piece, finished)
+            return
+        with _stops_the_run(uri_of(self.root, piece.name)):
+            if isinstance(piece, ParquetRows):
+                yield from self._parquet_rows(piece, finished)
+            else:
+                yield from webdataset.rows(
+                    self.root,
+                    piece.name,
+                    date_in(piece.name) or self.default_date,
+                    finished,
+                    self.storage,
+                    max_bytes=self.max_bytes,
+                )
+
+    def count(self, piece: Piece, finished: RowKeys) -> int | None:
+        """Return how many rows `tables` would hold, or None if that takes reading all."""
+        if isinstance(piece, ImageFiles):
+            return sum(1 for _ in self._images_left(piece, finished))
+        with _stops_the_run(uri_of(self.root, piece.name)):
+            if isinstance(piece, ParquetRows):
+                return sum(
+                    len(batch.left)
+                    for group in self._groups(piece)
+                    for batch in self._parquet_left(group, group.keys, finished)
+                )
+            keys = webdataset.keys(self.root, piece.name, self.storage)
+            if keys is None:
+                return None
+            dates = [date_in(piece.name) or self.default_date] * len(keys)
+            done = finished.contains(dates, [uri for uri, _ in keys], [count for _, count in keys])
+            return int(np.count_nonzero(~done))
+
+    def _with_bytes(self, rows: Iterator[InputRow]) -> Iterator[InputRow]:
+        """Read what the rows point at, several at a time, and keep their order."""
+        waiting: deque[Future[InputRow] | InputRow] = deque()
+        with ThreadPoolExecutor(self.threads) as pool:
+            for row in rows:
+                waiting.append(row if row.location is None else pool.submit(self._fetch, row))
+                # Rows that carry their bytes already must not pile up behind the threads.
+                while waiting and (
+                    len(waiting) >= self.threads or isinstance(waiting[0], InputRow)
+                ):
+                    yield _result(waiting.popleft())
+            while waiting:
+                yield _result(waiting.popleft())
+
+    def _fetch(self, row: InputRow) -> InputRow:
+        assert row.location is not None
+        try:
+            row.bytes = fetch(row.location, self.storage, self.max_bytes, row.size)
+        except TooLargeError as error:
+            row.fail(ErrorCode.TOO_MANY_BYTES, str(error))
+        except (FileNotFoundError, IsADirectoryError):
+            row.fail(ErrorCode.URI_NOT_FOUND)
+        except (OSError, BotoCoreError) as error:
+            row.fail(ErrorCode.URI_UNREADABLE, f"Reading the URI failed: {reason(error)}.")
+        row.location = None
+        return row
+
+    # Image files
+
+    def _images_left(
+        self, piece: ImageFiles, finished: RowKeys
+    ) -> Iterator[tuple[str, int, str, str]]:
+        """Yield name, size, URI and date of each file to be read."""
+        uris = [uri_of(self.root, name) for name in piece.names]
+        dates = [date_in(name) or self.default_date for name in piece.names]
+        done = finished.contains(dates, uris, [0] * len(uris))
+        return compress(zip(piece.names, piece.sizes, uris, dates, strict=True), ~done)
+
+    def _image_rows(self, piece: ImageFiles, finished: RowKeys) -> Iterator[InputRow]:
+        roots = Roots(self.roots)
+        for name, size, uri, date in self._images_left(piece, finished):
+            row = InputRow(uri, date, source_in(name), size=size)
+            # A listed name is a path and never a URL, whatever it looks like.
+            if is_s3(self.root):
+                row.location = Location("s3", join(self.root, name)[5:])
+            else:
+                row.location = roots.locate(os.path.join(self.root, name), self.root)
+            if row.location is None:
+                row.fail(
+                    ErrorCode.URI_OUTSIDE_ROOT, "The file is a link that leads out of the input."
+                )
+            yield row
+
+    # Parquet
+
+    def _groups(self, piece: ParquetRows) -> Iterator[_Group]:
+        """Yield the row groups that hold rows of the piece, while their file is open."""
+        with open_parquet(self.root, piece.name, self.storage) as parquet:
+            columns = known_columns(parquet.schema_arrow, piece.name)
+            first = 0
+            for number in range(parquet.num_row_groups):
+                stop = first + parquet.metadata.row_group(number).num_rows
+                if first < piece.stop and stop > piece.start:
+                    yield _Group(parquet, number, first, piece, columns)
+                first = stop
+
+    def _parquet_left(
+        self, group: _Group, columns: frozenset[str], finished: RowKeys
+    ) -> Iterator[_Batch]:
+        """Read `columns` of those rows of the piece that are in this group."""
+        piece = group.piece
+        occurrences = np.zeros(piece.stop - piece.start, dtype=np.int32)
+        occurrences[piece.repeated] = piece.occurrence
+        default = date_in(piece.name) or self.default_date
+        start = group.first
+        for whole in batches(
+            group.parquet, [group.number], sorted(columns), group.rows_per_batch(columns)
+        ):
+            if start >= piece.stop:
+                break
+            count = len(next(iter(whole.values())))
+            low, high = max(start, piece.start), min(start + count, piece.stop)
+            if low < high:
+                batch = {
+                    name: array.slice(low - start, high - low) for name, array in whole.items()
+                }
+                keys = keys_of(batch, self.root, piece.name, low, default)
+                repeated = occurrences[low - piece.start : high - piece.start].tolist()
+                done = finished.contains(keys.dates, keys.uris, repeated)
+                yield _Batch(low, batch, keys, repeated, np.flatnonzero(~done).tolist())
+            start += count
+
+    def _parquet_rows(self, piece: ParquetRows, finished: RowKeys) -> Iterator[InputRow]:
+        for group in self._groups(piece):
+            if len(finished) and not any(
+                batch.left for batch in self._parquet_left(group, group.keys, finished)
+            ):
+                continue
+            reached = -1
+            try:
+                for number, row in self._numbered_rows(group, group.columns, finished):
+                    reached = number
+                    yield row
+                continue
+            except (pa.ArrowException, OSError) as error:
+                if not is_damage(error):
+                    raise
+            # The keys were readable when the input was planned, so each lost row has its name.
+            for number, row in self._numbered_rows(group, group.keys, finished):
+                if number > reached:
+                    yield row if row.occurrence else row.fail(ErrorCode.UNREADABLE_ARCHIVE)
+
+    def _numbered_rows(
+        self, group: _Group, columns: frozenset[str], finished: RowKeys
+    ) -> Iterator[tuple[int, InputRow]]:
+        """Yield number and row for those of the piece that are in this group and to do."""
+        roots = Roots(self.roots)
+        folder = os.path.dirname(join(self.root, group.piece.name))
+        for batch in self._parquet_left(group, columns, finished):
+            for index, row in batch.rows(source_in(group.piece.name)):
+                if row.occurrence:
+                    row.fail(ErrorCode.DUPLICATE_URI)
+                elif row.bytes is not None:
+                    if len(row.bytes) > self.max_bytes:
+                        error = TooLargeError(self.max_bytes, len(row.bytes))
+                        row.fail(ErrorCode.TOO_MANY_BYTES, str(error))
+                elif not (target := batch.keys.targets[index]):
+                    row.fail(ErrorCode.MISSING_BYTES)
+                else:
+                    row.location = roots.locate(target, folder)
+                    if row.location is None:
+                        row.fail(ErrorCode.URI_OUTSIDE_ROOT)
+                yield batch.first + index, row
+
+
+def _result(row: Future[InputRow] | InputRow) -> InputRow:
+    return row if isinstance(row, InputRow) else row.result()
+
+
+@contextmanager
+def _stops_the_run(file: str) -> Iterator[None]:
+    """Say which table or archive failed to be read, in words without credentials.
+
+    Such a failure is not a row's: which rows are lost is not known, and the run can be
+    started again.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError, BotoCoreError) as error:
+        raise RuntimeError(f"Reading {redact(file)} failed: {reading_failure(error)}.") from None
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """A row group of an open file, the number of its first row, and what is wanted."""
+
+    parquet: pq.ParquetFile
+    number: int
+    first: int
+    piece: ParquetRows
+    columns: frozenset[str]
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The columns that name a row."""
+        return self.columns & {"uri", "date"}
+
+    def rows_per_batch(self, columns: frozenset[str]) -> int:
+        """Few rows where they hold pictures, whatever size the file claims they have."""
+        if "bytes" not in columns:
+            return TABLE_ROWS
+        metadata = self.parquet.metadata.row_group(self.number)
+        average = metadata.total_byte_size // max(metadata.num_rows, 1)
+        return int(min(max((8 << 20) // max(average, 1), 1), 16))
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Rows of a piece, from the file's row ``first`` on, and which of them are left to do."""
+
+    first: int
+    columns: Mapping[str, pa.Array]
+    keys: Keys
+    occurrences: list[int]
+    left: list[int]
+
+    def rows(self, source: str | None) -> Iterator[tuple[int, InputRow]]:
+        """Yield index and values of the rows left; `source` stands for a missing column."""
+        nothing = [None] * len(self.occurrences)
+        columns = self.columns
+        pictures = columns.get("bytes", nothing)
+        labels = columns["label"].to_pylist() if "label" in columns else nothing
+        generators = texts(columns["generator"]) if "generator" in columns else nothing
+        captions = captions_of(columns["captions"]) if "captions" in columns else nothing
+        sources = texts(columns["source"]) if "source" in columns else [source] * len(nothing)
+        for index in self.left:
+            picture = pictures[index]
+            yield (
+                index,
+                InputRow(
+                    self.keys.uris[index],
+                    self.keys.dates[index],
+                    sources[index],
+                    self.occurrences[index],
+                    bytes=None if picture is None else picture.as_py(),
+                    label=as_label(labels[index]),
+                    generator=generators[index],
+                    captions=captions[index],
+                ),
+            )

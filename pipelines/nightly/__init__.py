@@ -1,0 +1,1 @@
+"""Every night of a dump: featurize, score, audit, publish."""

@@ -1,0 +1,1 @@
+"""An evaluation in, a page for people out."""

@@ -1,0 +1,1 @@
+"""Features or images and a head in, a table of scores out."""

@@ -1,0 +1,1 @@
+"""Local and S3 files."""

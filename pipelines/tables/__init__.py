@@ -1,0 +1,1 @@
+"""What a published table is: publication, keys, leases, provenance."""

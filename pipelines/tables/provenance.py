@@ -1,0 +1,64 @@
+"""What a file or a run must say about where it came from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from item.images.perturb import NONE
+from item.profiles import Profile
+from item.tables import SCHEMA_VERSION
+
+PREFIX = "item."
+_PACKAGES = ("ray", "torch", "transformers", "spacy", "pyarrow", "pillow", "numpy", "timm")
+
+
+def code_version() -> str:
+    """Version of the installed ``item`` package."""
+    return importlib.metadata.version("item-audit")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that may change a result."""
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"item": code_version(), "python": platform.python_version(), **packages}
+
+
+def provenance(profile: Profile, run_id: str, perturbation: str = NONE) -> dict[str, str]:
+    """Key-value metadata of a ``features`` file."""
+    return encoded(
+        {
+            "table": "features",
+            "schema_version": SCHEMA_VERSION,
+            "feature_set_id": profile.feature_set_id(),
+            "profile": profile.name,
+            "models": profile.revisions(),
+            "decoding": profile.decoding.model_dump(mode="json"),
+            "perturbation": perturbation,
+            "code_version": code_version(),
+            "run_id": run_id,
+        }
+    )
+
+
+def decoded(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+    """The metadata of a file that this project wrote, keys without their prefix."""
+    found: dict[str, Any] = {}
+    for key, value in (metadata or {}).items():
+        name = key.decode()
+        if name.startswith(PREFIX):
+            found[name.removeprefix(PREFIX)] = json.loads(value)
+    return found
+
+
+def encoded(values: Mapping[str, Any]) -> dict[str, str]:
+    """Key-value metadata of a file, as :func:`decoded` reads them."""
+    return {PREFIX + key: json.dumps(value, sort_keys=True) for key, value in values.items()}
+
+
+def with_part_facts(metadata: Mapping[str, str], facts: Mapping[str, Any]) -> dict[str, str]:
+    """A file's provenance together with what is true of this file alone."""
+    return {**metadata, **encoded(facts)}

@@ -1,0 +1,1 @@
+"""Labelled tables of features in, a head out."""

@@ -1,0 +1,470 @@
+"""Features tables as rows to train on: checked before any training, and split by group."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from item.errors import UsageError
+from item.heads import columns as evidence
+from item.heads.columns import Evidence
+from item.tables import SCHEMA_VERSION, Status
+from pipelines.storage.files import Storage, check_readable, filesystem, is_s3, redact
+from pipelines.tables.provenance import decoded
+
+KEYS = ("uri", "image_id", "status", "label", "generator", "source")
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A row group of a Parquet file, the unit in which rows are read."""
+
+    url: str
+    row_group: int
+    rows: int
+
+    def read(self, storage: Storage, columns: Iterable[str]) -> pa.Table:
+        """Some of its columns."""
+        fs, path = filesystem(self.url, storage)
+        with fs.open(path, "rb") as file:
+            return pq.ParquetFile(file).read_row_group(self.row_group, columns=list(columns))
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledRows:
+    """Rows with features and a label; arrays have n rows.
+
+    The features themselves stay in the files until they are asked for.
+    """
+
+    fragments: tuple[Fragment, ...]
+    fragment: Indices
+    """Which of the fragments holds a row."""
+    place: Indices
+    """Where in its fragment the row stands."""
+    uris: NDArray[np.object_]
+    labels: NDArray[np.int8]
+    generators: NDArray[np.object_]
+    """None for real rows, or where it is not known."""
+    sources: NDArray[np.object_]
+    groups: Indices
+    """Number of the group that must stay on one side of a split."""
+    feature_set_id: str
+    dimensions: int
+    storage: Storage
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Rows that cannot be learned from, by reason."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def origins(self) -> NDArray[np.object_]:
+        """(n,) what each row comes from: its generator, else its source, else nothing known."""
+        generator = [one or "" for one in self.generators]
+        source = [one or "" for one in self.sources]
+        return np.array([a or b for a, b in zip(generator, source, strict=True)], object)
+
+    def evidence(self, rows: Indices) -> Evidence:
+        """Features of the given rows, in their order; reads their fragments."""
+        order = np.argsort(self.fragment[rows], kind="stable")
+        parts = [
+            fragment_evidence(self.fragments[number], places, self.storage)
+            for number, places, _ in self.by_fragment(rows[order])
+        ]
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return Evidence.concat(parts).take(back)
+
+    def by_fragment(self, rows: Indices) -> Iterator[tuple[int, Indices, Indices]]:
+        """Fragment, places in it and the rows themselves, of rows that are in order."""
+        numbers, starts = np.unique(self.fragment[rows], return_index=True)
+        for number, some in zip(numbers, np.split(rows, starts[1:]), strict=True):
+            yield int(number), self.place[some], some
+
+    def without(self, names: Sequence[str]) -> LabelledRows:
+        """All rows but those of the named generators and real sources.
+
+        Raises
+        ------
+        UsageError
+            If there is no such generator or source.
+        """
+        kind = np.where(self.labels == 1, self.generators, self.sources)
+        if unknown := sorted(set(names) - set(kind)):
+            known = sorted({name for name in kind if name})
+            raise UsageError(
+                f"There are no rows of '{unknown[0]}' to leave out: choose among "
+                f"{', '.join(known)}."
+            )
+        kept = ~np.isin(kind.astype(str), list(names))
+        arrays = ("fragment", "place", "uris", "labels", "generators", "sources", "groups")
+        return replace(self, **{name: getattr(self, name)[kept] for name in arrays})
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Rows by label, generator and source."""
+        return counted(self, np.arange(len(self)))
+
+
+def counted(rows: LabelledRows, chosen: Indices) -> list[dict[str, Any]]:
+    """Chosen rows by label, generator and source, most first."""
+    columns = {
+        "label": rows.labels[chosen].astype(int),
+        "generator": rows.generators[chosen],
+        "source": rows.sources[chosen],
+    }
+    return counted_origins(pd.DataFrame(columns))
+
+
+def counted_origins(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows by their columns label, generator and source, most first."""
+    found = rows[["label", "generator", "source"]].value_counts(dropna=False, sort=True)
+    return [
+        {
+            "label": int(label),
+            "generator": generator if isinstance(generator, str) else None,
+            "source": source if isinstance(source, str) else None,
+            "rows": int(number),
+        }
+        for (label, generator, source), number in found.items()
+    ]
+
+
+def fragment_evidence(fragment: Fragment, places: Indices, storage: Storage) -> Evidence:
+    """Features of some rows of a fragment."""
+    return Evidence.of(fragment.read(storage, evidence.COLUMNS).take(places))
+
+
+def read_labelled(
+    paths: Sequence[str],
+    storage: Storage,
+    metadata: str | None = None,
+    group_column: str | None = None,
+) -> LabelledRows:
+    """Read features tables of one feature set, and refuse what cannot be trained on.
+
+    Rows that share a URI, an image or a group belong together.
+
+    Parameters
+    ----------
+    paths : features tables, Parquet files or folders of them
+    storage : how S3 is reached
+    metadata : Parquet with ``uri`` and `group_column`
+    group_column : column of `metadata`, or of the features tables, whose equal values must
+        not be on two sides of a split, such as the prompt
+
+    Raises
+    ------
+    UsageError
+        If a path is missing or no features table, if feature sets are mixed, if there are no
+        rows, no labels or one class alone, or if a feature is NaN or infinite.
+    """
+    files = [(path, url) for path in paths for url in _files(path, storage)]
+    own_column = group_column if metadata is None else None
+    feature_set_id, dimensions, fragments = _fragments(files, storage, own_column)
+    tables = [
+        _checked(number, fragment, storage, own_column) for number, fragment in enumerate(fragments)
+    ]
+    rows = pa.concat_tables(tables)
+    _refuse_useless(rows, paths)
+    fit = pc.and_(pc.equal(rows["status"], Status.OK), pc.is_valid(rows["label"]))
+    without_features = pc.sum(pc.not_equal(rows["status"], Status.OK)).as_py() or 0
+    left_out = {"without features": without_features}
+    left_out["without a label"] = len(rows) - (pc.sum(fit).as_py() or 0) - without_features
+    rows = rows.filter(fit)
+    keys = [rows["uri"], rows["image_id"]]
+    if metadata is not None:
+        keys.append(joined(rows["uri"], metadata, str(group_column), storage))
+    elif own_column is not None:
+        keys.append(rows[own_column])
+    return LabelledRows(
+        fragments=tuple(fragments),
+        fragment=rows["fragment"].to_numpy(),
+        place=rows["place"].to_numpy(),
+        uris=_names(rows["uri"]),
+        labels=rows["label"].to_numpy().astype(np.int8),
+        generators=_names(rows["generator"]),
+        sources=_names(rows["source"]),
+        groups=_together(keys),
+        feature_set_id=feature_set_id,
+        dimensions=dimensions,
+        storage=storage,
+        left_out={reason: number for reason, number in left_out.items() if number},
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Rows by what they are for; no group is in two of them."""
+
+    training: Indices
+    calibration: Indices
+    validation: Indices
+    held_out_generator: str | None
+    """Generator of the generated validation rows; None where they are a share of all."""
+    notes: tuple[str, ...]
+
+
+def split(
+    rows: LabelledRows,
+    seed: int,
+    calibration_share: float = 0.2,
+    validation_share: float = 0.2,
+    validation_generator: str | None = None,
+) -> Split:
+    """Divide rows into training, calibration and validation, by group.
+
+    Validation rows say when training stops. Their generated ones are of a generator that
+    training does not see, so that it stops before it knows its generators by heart: the one
+    named, else the rarest of three or more. Groups of that generator alone are all
+    validation; of those that it shares with others, and of real ones, it is a share.
+
+    Raises
+    ------
+    UsageError
+        If a part is left without a class, or there is no such generator.
+    """
+    held_out = _held_out(rows, validation_generator)
+    generated = rows.labels == 1
+    held = generated & (rows.generators == held_out) if held_out else np.zeros(len(rows), bool)
+    count = int(rows.groups.max()) + 1
+
+    def among(chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which groups have such a row."""
+        return np.bincount(rows.groups[chosen], minlength=count) > 0
+
+    has_held, has_other, has_real = among(held), among(generated & ~held), among(~generated)
+    rng = np.random.default_rng(seed)
+    validating = has_held & ~has_other
+    strata = [has_held & has_other, has_other & ~has_held & (held_out is None)]
+    strata.append(has_real & ~has_held & ~has_other)
+    for stratum in strata:
+        validating |= _some(stratum, validation_share, rng)
+    calibrating = np.zeros(count, bool)
+    for stratum in (has_other & ~validating, ~has_other & ~validating):
+        calibrating |= _some(stratum, calibration_share, rng)
+    validation = validating[rows.groups] & (held | ~generated | (held_out is None))
+    calibration = calibrating[rows.groups] & ~held
+    training = ~(validating | calibrating)[rows.groups] & ~held
+    found = [np.flatnonzero(part) for part in (training, calibration, validation)]
+    for part, purpose in zip(found, ("train on", "calibrate on", "validate on"), strict=True):
+        for label, name in enumerate(("real", "generated")):
+            if not (rows.labels[part] == label).any():
+                raise UsageError(
+                    f"The split leaves no {name} rows to {purpose}: give more labelled rows, "
+                    "or smaller groups."
+                )
+    notes = [
+        f"Training stops by the held-out generator '{held_out}'."
+        if held_out
+        else f"Training stops by {validation_share:.0%} of the groups: no generator is held out."
+    ]
+    if unused := len(rows) - sum(map(len, found)):
+        notes.append(
+            f"{unused:,} rows are not used: their group is on the other side of the split."
+        )
+    return Split(found[0], found[1], found[2], held_out, tuple(notes))
+
+
+def _held_out(rows: LabelledRows, named: str | None) -> str | None:
+    names = [name for name in rows.generators[rows.labels == 1] if name]
+    numbers = pd.Series(names, dtype=object).value_counts()
+    known = sorted(numbers.index)
+    if named is not None:
+        if named not in known:
+            raise UsageError(
+                f"There are no generated rows of the validation generator '{named}': choose one "
+                f"of {', '.join(known) or 'those that the tables name, which are none'}."
+            )
+        if len(known) == 1 and len(names) == (rows.labels == 1).sum():
+            raise UsageError(
+                f"All generated rows are of the validation generator '{named}', which leaves none "
+                "to train on."
+            )
+        return named
+    return min(known, key=lambda name: (numbers[name], name)) if len(known) >= 3 else None
+
+
+def _some(groups: NDArray[np.bool_], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A share of the marked groups, drawn at random."""
+    marked = rng.permutation(np.flatnonzero(groups))
+    chosen = np.zeros_like(groups)
+    chosen[marked[: round(share * len(marked))]] = True
+    return chosen
+
+
+def _files(path: str, storage: Storage) -> list[str]:
+    """URLs of the Parquet files of a table, in order; those that readers skip left out."""
+    check_readable(path, storage)
+    fs, root = filesystem(path, storage)
+    fs.invalidate_cache()
+    inner = {posixpath.relpath(found, root): found for found in fs.find(root)}
+    files = [
+        found
+        for name, found in sorted(inner.items())
+        if found.endswith(".parquet") and not any(part[0] in "_." for part in _folders(name))
+    ]
+    if not files:
+        raise UsageError(f"There is no features table at {redact(path)}: it holds no Parquet.")
+    return [f"s3://{found}" if is_s3(path) else found for found in files]
+
+
+def _folders(name: str) -> list[str]:
+    """The parts of a relative path; none for the file that is the table itself."""
+    return [] if name == "." else name.split("/")
+
+
+def _fragments(
+    files: Sequence[tuple[str, str]], storage: Storage, column: str | None
+) -> tuple[str, int, list[Fragment]]:
+    """Feature set, dimensions and row groups of files; UsageError unless they fit together."""
+    found: dict[tuple[str, int], str] = {}
+    fragments = []
+    for path, url in files:
+        fs, inner = filesystem(url, storage)
+        with fs.open(inner, "rb") as file:
+            try:
+                about = pq.ParquetFile(file)
+                facts = decoded(about.schema_arrow.metadata)
+                schema, groups = about.schema_arrow, about.metadata
+            except (pa.ArrowInvalid, ValueError):
+                raise UsageError(f"{redact(url)} is not readable as Parquet.") from None
+        missing = {*KEYS, *evidence.COLUMNS} - set(schema.names)
+        if "feature_set_id" not in facts or missing:
+            raise UsageError(
+                f"{redact(path)} is not a features table: make one with jobs/featurize.py."
+            )
+        if facts["schema_version"] != SCHEMA_VERSION:
+            raise UsageError(
+                f"{redact(path)} has version {facts['schema_version']} of the table schema, this "
+                f"program reads version {SCHEMA_VERSION}: featurize the images again."
+            )
+        if column is not None and column not in schema.names:
+            raise UsageError(
+                f"{redact(path)} has no column '{column}' to group by: name the table that has it "
+                "with --metadata."
+            )
+        size = schema.field("image_embedding").type.list_size
+        found.setdefault((facts["feature_set_id"], size), path)
+        fragments += [
+            Fragment(url, number, groups.row_group(number).num_rows)
+            for number in range(groups.num_row_groups)
+        ]
+    if len(found) > 1:
+        sets = " and ".join(f"'{name}' ({redact(path)})" for (name, _), path in found.items())
+        raise UsageError(
+            f"The tables hold different feature sets, {sets}: featurize all images with one "
+            "profile."
+        )
+    ((feature_set_id, dimensions),) = found
+    return feature_set_id, dimensions, fragments
+
+
+def _checked(number: int, fragment: Fragment, storage: Storage, column: str | None) -> pa.Table:
+    """Keys of a fragment's rows; UsageError if a row to learn from has a feature amiss."""
+    own = [column] if column is not None and column not in KEYS else []
+    table = fragment.read(storage, dict.fromkeys([*KEYS, *evidence.COLUMNS, *own]))
+    fit = pc.and_(pc.equal(table["status"], Status.OK), pc.is_valid(table["label"]))
+    fit = table.filter(fit)
+    amiss = np.flatnonzero(~Evidence.of(fit).complete())
+    if len(amiss):
+        raise UsageError(
+            f"{len(amiss)} rows of {redact(fragment.url)} have features that are NaN or infinite, "
+            f"the first of them {fit['uri'][int(amiss[0])].as_py()!r}: featurize them again."
+        )
+    wrong = set(pc.unique(fit["label"]).to_pylist()) - {0, 1}
+    if wrong:
+        raise UsageError(
+            f"{redact(fragment.url)} has the label {min(wrong)}: labels are 1 (generated) and "
+            "0 (real)."
+        )
+    keys = table.select([*KEYS, *own])
+    length = len(table)
+    keys = keys.append_column("fragment", pa.array(np.full(length, number), pa.int64()))
+    return keys.append_column("place", pa.array(np.arange(length), pa.int64()))
+
+
+def _refuse_useless(rows: pa.Table, paths: Sequence[str]) -> None:
+    where = ", ".join(map(redact, paths))
+    if not len(rows):
+        raise UsageError(f"The features table {where} is empty: there is nothing to train on.")
+    with_features = rows.filter(pc.equal(rows["status"], Status.OK))
+    if not len(with_features):
+        raise UsageError(
+            f"None of the {len(rows):,} rows of {where} has features: see their error_code."
+        )
+    labels = pc.unique(with_features["label"].drop_null()).to_pylist()
+    if not labels:
+        raise UsageError(
+            f"No row of {where} has a label: training needs rows with label 1 (generated) and "
+            "rows with label 0 (real)."
+        )
+    if len(labels) == 1:
+        only, other = (("real (0)", "generated (1)")[one] for one in (labels[0], 1 - labels[0]))
+        raise UsageError(f"All labelled rows of {where} are {only}: add a table with {other} rows.")
+
+
+def joined(uris: Any, metadata: str, column: str, storage: Storage) -> pa.Array:
+    """A column of a metadata table for each of the URIs; null where it does not name one.
+
+    Raises
+    ------
+    UsageError
+        If the table cannot be read, lacks the column, or names none of the URIs.
+    """
+    check_readable(metadata, storage)
+    fs, path = filesystem(metadata, storage)
+    parts = []
+    for file in sorted(fs.find(path)) or [path]:
+        if not file.endswith(".parquet"):
+            continue
+        with fs.open(file, "rb") as content:
+            parquet = pq.ParquetFile(content)
+            missing = {"uri", column} - set(parquet.schema_arrow.names)
+            if missing:
+                raise UsageError(
+                    f"The metadata table {redact(metadata)} has no column '{min(missing)}'."
+                )
+            parts.append(parquet.read(columns=["uri", column]))
+    if not parts:
+        raise UsageError(f"There is no Parquet at {redact(metadata)} to read groups from.")
+    table = pa.concat_tables(parts, promote_options="permissive")
+    if not isinstance(uris, pa.ChunkedArray):
+        uris = pa.array(uris, pa.string())
+    place = pc.index_in(uris, value_set=table["uri"])
+    if place.null_count == len(uris):
+        raise UsageError(
+            f"The metadata table {redact(metadata)} has none of the URIs of the features table."
+        )
+    return table[column].take(place)
+
+
+def _together(keys: Sequence[pa.ChunkedArray]) -> Indices:
+    """Number of each row's group: rows are together if any key is equal, null being none."""
+    count = len(keys[0])
+    rows, nodes, first = [], [], count
+    for key in keys:
+        codes, names = pd.factorize(key.to_numpy())
+        known = np.flatnonzero(codes >= 0)
+        rows.append(known)
+        nodes.append(codes[known] + first)
+        first += len(names)
+    where = (np.concatenate(rows), np.concatenate(nodes))
+    graph = coo_array((np.ones(len(where[0]), np.int8), where), shape=(first, first))
+    found = connected_components(graph, directed=False)[1][:count]
+    return np.unique(found, return_inverse=True)[1]
+
+
+def _names(column: pa.ChunkedArray) -> NDArray[np.object_]:
+    return np.array(column.to_pylist(), dtype=object)

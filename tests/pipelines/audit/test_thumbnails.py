@@ -1,0 +1,60 @@
+"""Pictures kept for a report: the right ones, small, and none that cannot be read."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from item.images.decode import Decoding, image_id
+from item.tables import EVIDENCE
+from pipelines.audit import thumbnails as evidence
+from pipelines.audit.thumbnails import AllBut
+from pipelines.tables.row_keys import RowKeys
+from tests.support.dumps import STORAGE, keys_of, make, planned, rows_of
+from tests.support.photographs import photographs
+
+PICTURES = photographs(3)
+NIGHT = "2026-01-31"
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("ray_cluster")]
+
+
+def test_all_but_leaves_out_what_is_not_wanted() -> None:
+    rows = [{"uri": uri, "date": NIGHT, "occurrence": 0} for uri in "ab"]
+    wanted = AllBut(keys_of(rows))
+    assert wanted.contains([NIGHT] * 3, ["a", "b", "c"], [0] * 3).tolist() == [False, False, True]
+    assert len(AllBut(RowKeys())) == 1
+
+
+def test_reader_reads_the_wanted_pictures_alone(tmp_path: Path) -> None:
+    plan = planned(make(tmp_path, PICTURES))
+    second = sorted(PICTURES)[1]
+    rows = rows_of(plan, AllBut(keys_of([{"uri": second, "date": NIGHT, "occurrence": 0}])))
+    assert [row["uri"] for row in rows] == [second]
+    assert rows[0]["bytes"] == PICTURES[second]
+
+
+def test_thumbnails_of_shown_rows_are_kept_and_broken_ones_left_out(tmp_path: Path) -> None:
+    names = sorted(PICTURES)
+    files = PICTURES | {"broken.jpg": b"no picture", "empty.jpg": b""}
+    plan = planned(make(tmp_path / "dump", files))
+    root = tmp_path / "evidence"
+    wanted = [names[0], names[2], "broken.jpg", "empty.jpg", "gone.jpg"]
+    kept = evidence.keep(str(root), NIGHT, wanted, [plan], STORAGE, Decoding())
+    rows = pq.ParquetFile(root / f"date={NIGHT}" / evidence.NAME).read()
+    assert kept == len(rows) == 2 and rows.schema.equals(EVIDENCE)
+    for row in rows.to_pylist():
+        assert row["image_id"] == image_id(PICTURES[row["uri"]])
+        picture = Image.open(io.BytesIO(row["thumbnail"]))
+        assert picture.format == "JPEG" and max(picture.size) <= 320
+    assert rows["uri"].to_pylist() == [names[0], names[2]]
+
+
+def test_night_that_shows_nothing_has_evidence_without_rows(tmp_path: Path) -> None:
+    evidence.keep(str(tmp_path), NIGHT, [], [], STORAGE, Decoding())
+    rows = pq.ParquetFile(tmp_path / f"date={NIGHT}" / evidence.NAME).read()
+    assert len(rows) == 0 and rows.schema.equals(EVIDENCE)

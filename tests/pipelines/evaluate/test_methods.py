@@ -1,0 +1,72 @@
+"""What is compared, and what shuffling captions leaves alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from item.heads.columns import Group
+from item.heads.settings import HeadSettings
+from pipelines.evaluate.methods import (
+    DE_FAKE,
+    OURS,
+    UNIVERSAL,
+    Purpose,
+    Shuffle,
+    methods,
+    shuffled,
+)
+from tests.item.heads.examples import labelled
+
+
+def test_every_method_has_its_own_name_and_a_sentence():
+    found = methods(HeadSettings(), ("random crops", "K = 1"))
+    assert len({one.name for one in found}) == len(found)
+    assert all(one.sentence.endswith(".") for one in found)
+    assert {one.purpose for one in found} == set(Purpose)
+    assert [one.name for one in found if one.variant] == [
+        f"{what}, {variant}"
+        for variant in ("random crops", "K = 1")
+        for what in ("Δk", "Δg and Δk")
+    ]
+
+
+def test_baselines_see_what_their_papers_say():
+    groups = {one.name: one.head.groups for one in methods(HeadSettings(), ())}
+    assert groups[UNIVERSAL] == (Group.IMAGE,)
+    assert groups[DE_FAKE] == (Group.IMAGE, Group.CAPTION)
+    assert groups["shortcut probe"] == (Group.SHORTCUT,)
+    assert groups["caption only"] == (Group.CAPTION,)
+    assert groups[OURS] == HeadSettings().groups
+
+
+@pytest.mark.parametrize("shuffle", Shuffle)
+def test_shuffling_gives_other_captions_and_keeps_pictures(shuffle):
+    evidence, labels = labelled(200)
+    other = shuffled(evidence, labels, shuffle)
+    np.testing.assert_array_equal(other.image, evidence.image)
+    np.testing.assert_array_equal(other.parts, evidence.parts)
+    assert (other.caption != evidence.caption).any(axis=1).mean() > 0.9
+    expected = (other.image * other.caption).sum(axis=1)
+    np.testing.assert_allclose(other.global_similarity, expected, atol=1e-5)
+
+
+def test_shuffling_within_a_class_keeps_its_captions():
+    evidence, labels = labelled(200)
+
+    def captions(some, label):
+        return np.sort(some.caption[labels == label], axis=0)
+
+    within = shuffled(evidence, labels, Shuffle.WITHIN)
+    across = shuffled(evidence, labels, Shuffle.ACROSS)
+    for label in (0, 1):
+        np.testing.assert_array_equal(captions(within, label), captions(evidence, label))
+        assert (captions(across, label) != captions(evidence, label)).any()
+
+
+def test_objects_go_with_the_caption_that_names_them():
+    evidence, labels = labelled(100)
+    other = shuffled(evidence, labels, Shuffle.ACROSS, seed=1)
+    rows = [int(np.flatnonzero((evidence.caption == one).all(axis=1))[0]) for one in other.caption]
+    np.testing.assert_array_equal(other.local_misalignment, evidence.local_misalignment[rows])
+    np.testing.assert_array_equal(other.local_scalars, evidence.local_scalars[rows])
