@@ -29,7 +29,8 @@ from item.tables import SCHEMA_VERSION, features_schema
 from pipelines.runtime.start import start_ray
 from pipelines.storage.files import Storage
 from pipelines.train.progress import Bulletin, TrainingProgress
-from pipelines.train.rows import read_labelled, split
+from pipelines.train.rows import read_labelled
+from pipelines.train.split import split
 from pipelines.train.workers import Workers, train, training_dataset
 
 ROWS_IN_FILE = 10_000

@@ -14,7 +14,9 @@ from rich.pretty import pprint
 from rich.table import Table
 
 from jobs.command_line import ConfigFile, DryRun, Set, application, console, refusals
-from pipelines.evaluate import job as evaluation
+from pipelines.evaluate.configuration import resolve
+from pipelines.evaluate.job import run_evaluation
+from pipelines.evaluate.plan import plan_evaluation
 from pipelines.featurize.configuration import parse_settings
 from pipelines.train.progress import Trainings
 
@@ -62,15 +64,15 @@ def evaluate(
             "protocols": protocol or None,
             "seeds": seeds,
         }
-        configuration = evaluation.resolve(config, options, parse_settings(set or []))
-        job = evaluation.prepare(configuration)
+        configuration = resolve(config, options, parse_settings(set or []))
+        plan = plan_evaluation(configuration)
         if dry_run:
-            pprint(job.describe(), console=console(), expand_all=True)
+            pprint(plan.describe(), console=console(), expand_all=True)
             return
-        for note in job.notes:
+        for note in plan.notes:
             print(note, file=sys.stderr)
         with Trainings() as progress:
-            tables = evaluation.run(job, progress.show)
+            tables = run_evaluation(plan, progress.show)
     console().print(summary(tables["metrics"]))
     print(f"Figures: {configuration.output}; python jobs/results.py shows them as a page.")
 

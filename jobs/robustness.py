@@ -27,7 +27,8 @@ from jobs.command_line import (
     console,
     refusals,
 )
-from pipelines.evaluate import robustness as report
+from pipelines.evaluate.robustness.configuration import resolve
+from pipelines.evaluate.robustness.job import REPORT, plan_robustness, run_robustness
 from pipelines.featurize.configuration import parse_settings
 from pipelines.storage.files import join, redact
 
@@ -85,18 +86,18 @@ def robustness(
             "group_column": group_column,
             "profile": profile,
         }
-        configuration = report.resolve(config, options, parse_settings(set or []))
-        job = report.prepare(configuration)
+        configuration = resolve(config, options, parse_settings(set or []))
+        plan = plan_robustness(configuration)
         if dry_run:
-            pprint(job.describe(), console=console(), expand_all=True)
+            pprint(plan.describe(), console=console(), expand_all=True)
             return
-        for remark in job.remarks():
+        for remark in plan.remarks():
             print(remark, file=sys.stderr)
         command = shlex.join(["python", "jobs/robustness.py", *map(redact, sys.argv[1:])])
-        rows = report.run(job, command)
+        rows = run_robustness(plan, command)
     say = console().print
     say(as_table(rows))
-    path = join(configuration.output, f"{report.REPORT}.parquet")
+    path = join(configuration.output, f"{REPORT}.parquet")
     say(f'Open it:  pd.read_parquet("{path}")', soft_wrap=True)
 
 

@@ -16,7 +16,9 @@ from rich.table import Table
 from item.heads.settings import Kind
 from jobs.command_line import ConfigFile, DryRun, Set, application, console, refusals
 from pipelines.featurize.configuration import parse_settings
-from pipelines.train import job as training
+from pipelines.train.configuration import resolve
+from pipelines.train.job import train_head
+from pipelines.train.plan import plan_training
 
 app = application()
 
@@ -66,14 +68,14 @@ def train(
             "head.kind": kind and str(kind),
             "head.seed": seed,
         }
-        configuration = training.resolve(config, options, parse_settings(set or []))
-        job = training.prepare(configuration)
+        configuration = resolve(config, options, parse_settings(set or []))
+        plan = plan_training(configuration)
         if dry_run:
-            pprint(job.describe(), console=console(), expand_all=True)
+            pprint(plan.describe(), console=console(), expand_all=True)
             return
-        for remark in job.remarks():
+        for remark in plan.remarks():
             print(remark, file=sys.stderr)
-        manifest = training.run(job)
+        manifest = train_head(plan)
     say = console().print
     say(summary(manifest["metrics"]))
     last = f'Head {manifest["head_id"]}: item.heads.head.Head.load("{configuration.output}")'

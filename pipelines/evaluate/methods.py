@@ -70,7 +70,7 @@ def methods(ours: HeadSettings, variants: tuple[str, ...], seed: int = 0) -> lis
     boosted = HeadSettings(kind=Kind.LIGHTGBM, seed=seed, whitened=False)
     baseline, control, ablation = Purpose.BASELINE, Purpose.CONTROL, Purpose.ABLATION
     scalars = (g.GLOBAL_SIMILARITY, g.LOCAL_SIMILARITIES)
-    found = [
+    compared = [
         Method(OURS, Purpose.OURS, "What the caption leaves unexplained, whole and parts.", ours),
         Method(UNIVERSAL, baseline, "Logistic regression on v.", logistic(g.IMAGE)),
         Method(DE_FAKE, baseline, "Logistic regression on [v; u].", logistic(g.IMAGE, g.CAPTION)),
@@ -160,7 +160,7 @@ def methods(ours: HeadSettings, variants: tuple[str, ...], seed: int = 0) -> lis
         ),
     ]
     for variant in variants:
-        found += [
+        compared += [
             Method(
                 f"Δk, {variant}",
                 ablation,
@@ -176,7 +176,7 @@ def methods(ours: HeadSettings, variants: tuple[str, ...], seed: int = 0) -> lis
                 variant=variant,
             ),
         ]
-    return found
+    return compared
 
 
 def shuffled(evidence: Evidence, labels: NDArray, shuffle: Shuffle, seed: int = 0) -> Evidence:

@@ -1,12 +1,12 @@
 """Which rows an evaluation trains on and which it tests on.
 
-In every protocol the rows of a group, such as all images of one prompt, stand on one side,
-and no generator that is tested on has been trained on.
+In every protocol the rows of a group, such as all images of one prompt, are all trained on or
+all tested on, and no generator that is tested on has been trained on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,11 +70,13 @@ that the column ``generator`` must hold."""
 
 ONE_TO_ALL = "one_to_all"
 LEAVE_ONE_OUT = "leave_one_out"
+TRAINED_HEAD = "trained_head"
 SENTENCES = {
     ONE_TO_ALL: "Trained on one generator, tested on every other one.",
     LEAVE_ONE_OUT: "Trained on all generators but one, tested on that one; each in its turn.",
     "progan_to_universalfakedetect": "Trained on ProGAN, tested on UniversalFakeDetect's others.",
     "sd14_to_genimage": "Trained on Stable Diffusion 1.4, tested on GenImage's others.",
+    TRAINED_HEAD: "A head that was trained before, as it is.",
 }
 
 
@@ -124,7 +126,7 @@ class Design:
 
     def generators(self) -> list[str]:
         """Names of the generators, in alphabetical order."""
-        return sorted({name for name in self.rows.generators[self.rows.labels == 1] if name})
+        return _names(self.rows.generators[self.rows.labels == 1])
 
     def _trial(
         self,
@@ -163,9 +165,8 @@ class Design:
         self, tested: Sequence[str], real: NDArray[np.bool_], testing: NDArray[np.bool_]
     ) -> Iterator[HeldOut]:
         rows = self.rows
-        sources = sorted({name for name in rows.sources[real] if name})
         for subset, chosen in self.subsets.items():
-            for source in sources:
+            for source in _names(rows.sources[real]):
                 seen = source == self.training_source
                 negatives = real & (rows.sources == source) & (testing | (not seen))
                 for generator in tested:
@@ -183,14 +184,41 @@ class Design:
         rng = np.random.default_rng(seed)
         side = np.full(groups.max() + 1, 2)
         for label in (0, 1):
-            some = rng.permutation(np.unique(groups[labels == label]))
-            ends = np.round(np.array([1 - self.calibration_share, 1]) * self.share * len(some))
-            for number, part in enumerate(np.split(some, ends.astype(int))):
+            shuffled = rng.permutation(np.unique(groups[labels == label]))
+            ends = np.round(np.array([1 - self.calibration_share, 1]) * self.share * len(shuffled))
+            for number, part in enumerate(np.split(shuffled, ends.astype(int))):
                 side[part] = number
         return tuple(side[groups] == number for number in range(3))
 
 
-def most_frequent(values: Sequence[str | None], among: Callable[[str], bool] = bool) -> str | None:
+def trained_head_trial(rows: LabelledRows, subsets: dict[str, NDArray[np.bool_]]) -> Trial:
+    """Every generator beside every real source, for a head that is trained already.
+
+    Raises
+    ------
+    UsageError
+        If the table names no generators or no sources.
+    """
+    real = rows.labels == 0
+    tests = []
+    for subset, chosen in subsets.items():
+        for source in _names(rows.sources[real]):
+            for generator in _names(rows.generators[~real]):
+                positives = ~real & chosen & (rows.generators == generator)
+                if positives.any():
+                    both = np.flatnonzero(positives | real & (rows.sources == source))
+                    tests.append(HeldOut(subset, source, generator, both))
+    if not tests:
+        raise UsageError("An evaluation needs the columns source and generator to be filled.")
+    nothing = np.array([], np.int64)
+    return Trial(TRAINED_HEAD, 0, "", nothing, nothing, tuple(tests))
+
+
+def most_frequent(values: Sequence[str | None]) -> str | None:
     """The most frequent name, of equally frequent ones the first; None if there is none."""
-    names = sorted(value for value in values if value and among(value))
+    names = sorted(value for value in values if value)
     return max(dict.fromkeys(names), key=names.count) if names else None
+
+
+def _names(column: NDArray[np.object_]) -> list[str]:
+    return sorted({name for name in column if name})

@@ -32,7 +32,7 @@ from item.settings import validated
 from item.tables import REJECTS, SCHEMA_VERSION, ErrorCode, Status
 from pipelines.audit import job as audit
 from pipelines.audit import thumbnails as evidence
-from pipelines.audit.job import AuditOptions
+from pipelines.audit.numbers import AuditOptions
 from pipelines.featurize import run as runs
 from pipelines.featurize.configuration import FeaturizeConfiguration
 from pipelines.input.plan import InputOptions

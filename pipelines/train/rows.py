@@ -1,4 +1,4 @@
-"""Features tables as rows to train on: checked before any training, and split by group."""
+"""Features tables as rows to train on, checked before any training."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from item.errors import UsageError
-from item.heads import columns as evidence
-from item.heads.columns import Evidence
+from item.heads.columns import COLUMNS, Evidence
 from item.tables import SCHEMA_VERSION, Status
 from pipelines.storage.files import Storage, check_readable, filesystem, is_s3, redact
 from pipelines.tables.provenance import decoded
+from pipelines.train.metadata import metadata_column
 
 KEYS = ("uri", "image_id", "status", "label", "generator", "source")
 Indices = NDArray[np.int64]
@@ -60,7 +60,7 @@ class LabelledRows:
     """None for real rows, or where it is not known."""
     sources: NDArray[np.object_]
     groups: Indices
-    """Number of the group that must stay on one side of a split."""
+    """Number of the group; a split never divides one."""
     feature_set_id: str
     dimensions: int
     storage: Storage
@@ -72,9 +72,8 @@ class LabelledRows:
 
     def origins(self) -> NDArray[np.object_]:
         """(n,) what each row comes from: its generator, else its source, else nothing known."""
-        generator = [one or "" for one in self.generators]
-        source = [one or "" for one in self.sources]
-        return np.array([a or b for a, b in zip(generator, source, strict=True)], object)
+        pairs = zip(self.generators, self.sources, strict=True)
+        return np.array([generator or source or "" for generator, source in pairs], object)
 
     def evidence(self, rows: Indices) -> Evidence:
         """Features of the given rows, in their order; reads their fragments."""
@@ -90,8 +89,8 @@ class LabelledRows:
     def by_fragment(self, rows: Indices) -> Iterator[tuple[int, Indices, Indices]]:
         """Fragment, places in it and the rows themselves, of rows that are in order."""
         numbers, starts = np.unique(self.fragment[rows], return_index=True)
-        for number, some in zip(numbers, np.split(rows, starts[1:]), strict=True):
-            yield int(number), self.place[some], some
+        for number, members in zip(numbers, np.split(rows, starts[1:]), strict=True):
+            yield int(number), self.place[members], members
 
     def without(self, names: Sequence[str]) -> LabelledRows:
         """All rows but those of the named generators and real sources.
@@ -129,7 +128,7 @@ def counted(rows: LabelledRows, chosen: Indices) -> list[dict[str, Any]]:
 
 def counted_origins(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows by their columns label, generator and source, most first."""
-    found = rows[["label", "generator", "source"]].value_counts(dropna=False, sort=True)
+    counts = rows[["label", "generator", "source"]].value_counts(dropna=False, sort=True)
     return [
         {
             "label": int(label),
@@ -137,13 +136,13 @@ def counted_origins(rows: pd.DataFrame) -> list[dict[str, Any]]:
             "source": source if isinstance(source, str) else None,
             "rows": int(number),
         }
-        for (label, generator, source), number in found.items()
+        for (label, generator, source), number in counts.items()
     ]
 
 
 def fragment_evidence(fragment: Fragment, places: Indices, storage: Storage) -> Evidence:
     """Features of some rows of a fragment."""
-    return Evidence.of(fragment.read(storage, evidence.COLUMNS).take(places))
+    return Evidence.of(fragment.read(storage, COLUMNS).take(places))
 
 
 def read_labelled(
@@ -161,8 +160,8 @@ def read_labelled(
     paths : features tables, Parquet files or folders of them
     storage : how S3 is reached
     metadata : Parquet with ``uri`` and `group_column`
-    group_column : column of `metadata`, or of the features tables, whose equal values must
-        not be on two sides of a split, such as the prompt
+    group_column : column of `metadata`, or of the features tables, such as the prompt; rows
+        that are equal in it are never divided
 
     Raises
     ------
@@ -185,7 +184,7 @@ def read_labelled(
     rows = rows.filter(fit)
     keys = [rows["uri"], rows["image_id"]]
     if metadata is not None:
-        keys.append(joined(rows["uri"], metadata, str(group_column), storage))
+        keys.append(metadata_column(rows["uri"], metadata, str(group_column), storage))
     elif own_column is not None:
         keys.append(rows[own_column])
     return LabelledRows(
@@ -204,120 +203,20 @@ def read_labelled(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Rows by what they are for; no group is in two of them."""
-
-    training: Indices
-    calibration: Indices
-    validation: Indices
-    held_out_generator: str | None
-    """Generator of the generated validation rows; None where they are a share of all."""
-    notes: tuple[str, ...]
-
-
-def split(
-    rows: LabelledRows,
-    seed: int,
-    calibration_share: float = 0.2,
-    validation_share: float = 0.2,
-    validation_generator: str | None = None,
-) -> Split:
-    """Divide rows into training, calibration and validation, by group.
-
-    Validation rows say when training stops. Their generated ones are of a generator that
-    training does not see, so that it stops before it knows its generators by heart: the one
-    named, else the rarest of three or more. Groups of that generator alone are all
-    validation; of those that it shares with others, and of real ones, it is a share.
-
-    Raises
-    ------
-    UsageError
-        If a part is left without a class, or there is no such generator.
-    """
-    held_out = _held_out(rows, validation_generator)
-    generated = rows.labels == 1
-    held = generated & (rows.generators == held_out) if held_out else np.zeros(len(rows), bool)
-    count = int(rows.groups.max()) + 1
-
-    def among(chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which groups have such a row."""
-        return np.bincount(rows.groups[chosen], minlength=count) > 0
-
-    has_held, has_other, has_real = among(held), among(generated & ~held), among(~generated)
-    rng = np.random.default_rng(seed)
-    validating = has_held & ~has_other
-    strata = [has_held & has_other, has_other & ~has_held & (held_out is None)]
-    strata.append(has_real & ~has_held & ~has_other)
-    for stratum in strata:
-        validating |= _some(stratum, validation_share, rng)
-    calibrating = np.zeros(count, bool)
-    for stratum in (has_other & ~validating, ~has_other & ~validating):
-        calibrating |= _some(stratum, calibration_share, rng)
-    validation = validating[rows.groups] & (held | ~generated | (held_out is None))
-    calibration = calibrating[rows.groups] & ~held
-    training = ~(validating | calibrating)[rows.groups] & ~held
-    found = [np.flatnonzero(part) for part in (training, calibration, validation)]
-    for part, purpose in zip(found, ("train on", "calibrate on", "validate on"), strict=True):
-        for label, name in enumerate(("real", "generated")):
-            if not (rows.labels[part] == label).any():
-                raise UsageError(
-                    f"The split leaves no {name} rows to {purpose}: give more labelled rows, "
-                    "or smaller groups."
-                )
-    notes = [
-        f"Training stops by the held-out generator '{held_out}'."
-        if held_out
-        else f"Training stops by {validation_share:.0%} of the groups: no generator is held out."
-    ]
-    if unused := len(rows) - sum(map(len, found)):
-        notes.append(
-            f"{unused:,} rows are not used: their group is on the other side of the split."
-        )
-    return Split(found[0], found[1], found[2], held_out, tuple(notes))
-
-
-def _held_out(rows: LabelledRows, named: str | None) -> str | None:
-    names = [name for name in rows.generators[rows.labels == 1] if name]
-    numbers = pd.Series(names, dtype=object).value_counts()
-    known = sorted(numbers.index)
-    if named is not None:
-        if named not in known:
-            raise UsageError(
-                f"There are no generated rows of the validation generator '{named}': choose one "
-                f"of {', '.join(known) or 'those that the tables name, which are none'}."
-            )
-        if len(known) == 1 and len(names) == (rows.labels == 1).sum():
-            raise UsageError(
-                f"All generated rows are of the validation generator '{named}', which leaves none "
-                "to train on."
-            )
-        return named
-    return min(known, key=lambda name: (numbers[name], name)) if len(known) >= 3 else None
-
-
-def _some(groups: NDArray[np.bool_], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A share of the marked groups, drawn at random."""
-    marked = rng.permutation(np.flatnonzero(groups))
-    chosen = np.zeros_like(groups)
-    chosen[marked[: round(share * len(marked))]] = True
-    return chosen
-
-
 def _files(path: str, storage: Storage) -> list[str]:
     """URLs of the Parquet files of a table, in order; those that readers skip left out."""
     check_readable(path, storage)
     fs, root = filesystem(path, storage)
     fs.invalidate_cache()
-    inner = {posixpath.relpath(found, root): found for found in fs.find(root)}
+    by_name = {posixpath.relpath(file, root): file for file in fs.find(root)}
     files = [
-        found
-        for name, found in sorted(inner.items())
-        if found.endswith(".parquet") and not any(part[0] in "_." for part in _folders(name))
+        file
+        for name, file in sorted(by_name.items())
+        if file.endswith(".parquet") and not any(part[0] in "_." for part in _folders(name))
     ]
     if not files:
         raise UsageError(f"There is no features table at {redact(path)}: it holds no Parquet.")
-    return [f"s3://{found}" if is_s3(path) else found for found in files]
+    return [f"s3://{file}" if is_s3(path) else file for file in files]
 
 
 def _folders(name: str) -> list[str]:
@@ -329,7 +228,7 @@ def _fragments(
     files: Sequence[tuple[str, str]], storage: Storage, column: str | None
 ) -> tuple[str, int, list[Fragment]]:
     """Feature set, dimensions and row groups of files; UsageError unless they fit together."""
-    found: dict[tuple[str, int], str] = {}
+    tables: dict[tuple[str, int], str] = {}
     fragments = []
     for path, url in files:
         fs, inner = filesystem(url, storage)
@@ -340,7 +239,7 @@ def _fragments(
                 schema, groups = about.schema_arrow, about.metadata
             except (pa.ArrowInvalid, ValueError):
                 raise UsageError(f"{redact(url)} is not readable as Parquet.") from None
-        missing = {*KEYS, *evidence.COLUMNS} - set(schema.names)
+        missing = {*KEYS, *COLUMNS} - set(schema.names)
         if "feature_set_id" not in facts or missing:
             raise UsageError(
                 f"{redact(path)} is not a features table: make one with jobs/featurize.py."
@@ -356,25 +255,25 @@ def _fragments(
                 "with --metadata."
             )
         size = schema.field("image_embedding").type.list_size
-        found.setdefault((facts["feature_set_id"], size), path)
+        tables.setdefault((facts["feature_set_id"], size), path)
         fragments += [
             Fragment(url, number, groups.row_group(number).num_rows)
             for number in range(groups.num_row_groups)
         ]
-    if len(found) > 1:
-        sets = " and ".join(f"'{name}' ({redact(path)})" for (name, _), path in found.items())
+    if len(tables) > 1:
+        sets = " and ".join(f"'{name}' ({redact(path)})" for (name, _), path in tables.items())
         raise UsageError(
             f"The tables hold different feature sets, {sets}: featurize all images with one "
             "profile."
         )
-    ((feature_set_id, dimensions),) = found
+    ((feature_set_id, dimensions),) = tables
     return feature_set_id, dimensions, fragments
 
 
 def _checked(number: int, fragment: Fragment, storage: Storage, column: str | None) -> pa.Table:
     """Keys of a fragment's rows; UsageError if a row to learn from has a feature amiss."""
     own = [column] if column is not None and column not in KEYS else []
-    table = fragment.read(storage, dict.fromkeys([*KEYS, *evidence.COLUMNS, *own]))
+    table = fragment.read(storage, dict.fromkeys([*KEYS, *COLUMNS, *own]))
     fit = pc.and_(pc.equal(table["status"], Status.OK), pc.is_valid(table["label"]))
     fit = table.filter(fit)
     amiss = np.flatnonzero(~Evidence.of(fit).complete())
@@ -411,43 +310,9 @@ def _refuse_useless(rows: pa.Table, paths: Sequence[str]) -> None:
             "rows with label 0 (real)."
         )
     if len(labels) == 1:
-        only, other = (("real (0)", "generated (1)")[one] for one in (labels[0], 1 - labels[0]))
+        names = ("real (0)", "generated (1)")
+        only, other = names[labels[0]], names[1 - labels[0]]
         raise UsageError(f"All labelled rows of {where} are {only}: add a table with {other} rows.")
-
-
-def joined(uris: Any, metadata: str, column: str, storage: Storage) -> pa.Array:
-    """A column of a metadata table for each of the URIs; null where it does not name one.
-
-    Raises
-    ------
-    UsageError
-        If the table cannot be read, lacks the column, or names none of the URIs.
-    """
-    check_readable(metadata, storage)
-    fs, path = filesystem(metadata, storage)
-    parts = []
-    for file in sorted(fs.find(path)) or [path]:
-        if not file.endswith(".parquet"):
-            continue
-        with fs.open(file, "rb") as content:
-            parquet = pq.ParquetFile(content)
-            missing = {"uri", column} - set(parquet.schema_arrow.names)
-            if missing:
-                raise UsageError(
-                    f"The metadata table {redact(metadata)} has no column '{min(missing)}'."
-                )
-            parts.append(parquet.read(columns=["uri", column]))
-    if not parts:
-        raise UsageError(f"There is no Parquet at {redact(metadata)} to read groups from.")
-    table = pa.concat_tables(parts, promote_options="permissive")
-    if not isinstance(uris, pa.ChunkedArray):
-        uris = pa.array(uris, pa.string())
-    place = pc.index_in(uris, value_set=table["uri"])
-    if place.null_count == len(uris):
-        raise UsageError(
-            f"The metadata table {redact(metadata)} has none of the URIs of the features table."
-        )
-    return table[column].take(place)
 
 
 def _together(keys: Sequence[pa.ChunkedArray]) -> Indices:
@@ -462,8 +327,8 @@ def _together(keys: Sequence[pa.ChunkedArray]) -> Indices:
         first += len(names)
     where = (np.concatenate(rows), np.concatenate(nodes))
     graph = coo_array((np.ones(len(where[0]), np.int8), where), shape=(first, first))
-    found = connected_components(graph, directed=False)[1][:count]
-    return np.unique(found, return_inverse=True)[1]
+    components = connected_components(graph, directed=False)[1][:count]
+    return np.unique(components, return_inverse=True)[1]
 
 
 def _names(column: pa.ChunkedArray) -> NDArray[np.object_]:

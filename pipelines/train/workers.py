@@ -114,16 +114,16 @@ def training_dataset(
         {
             "fragment": number,
             "places": places,
-            "labels": rows.labels[some].astype(np.float32),
-            "weights": weight_of[some],
+            "labels": rows.labels[members].astype(np.float32),
+            "weights": weight_of[members],
         }
-        for number, places, some in rows.by_fragment(chosen)
+        for number, places, members in rows.by_fragment(chosen)
     ]
     ends = np.cumsum([len(task["places"]) for task in tasks])
     blocks = np.split(np.arange(len(tasks)), np.flatnonzero(np.diff(ends // ROWS_IN_BLOCK)) + 1)
     standardise = _Standardise(rows.fragments, rows.storage, settings, statistics)
     return (
-        ray.data.from_arrow([pa.Table.from_pylist([tasks[n] for n in some]) for some in blocks])
+        ray.data.from_arrow([pa.Table.from_pylist([tasks[n] for n in block]) for block in blocks])
         .map_batches(standardise, batch_size=None, batch_format="pyarrow", num_cpus=0.5)
         .random_shuffle(seed=settings.seed)
         .materialize()
@@ -152,8 +152,8 @@ class _Standardise:
         for task in tasks.to_pylist():
             fragment, places = fragments[task["fragment"]], np.array(task["places"])
             evidence = fragment_evidence(fragment, places, self.storage)
-            found = features(evidence, self.groups, statistics)
-            columns.append(np.clip(found, -LARGEST, LARGEST).astype(np.float16))
+            standardised = features(evidence, self.groups, statistics)
+            columns.append(np.clip(standardised, -LARGEST, LARGEST).astype(np.float16))
             labels.append(np.float32(task["labels"]))
             weights.append(np.float32(task["weights"]))
         return {
@@ -232,10 +232,10 @@ def hierarchy_loop(config: dict[str, Any]) -> None:
         loss = training.learn(batches(size, seed, seen))
         speeds.append(sum(seen) * world / (time.perf_counter() - started))
         # One worker judges for all, so that all go on, or end, together.
-        found = {"learned": loss, **asdict(training.measure(validation))} if rank == 0 else None
-        found = broadcast_from_rank_zero(found)
-        epoch = training.conclude(found.pop("learned"), Measure(**found))
-        _report({**training.state(), "speeds": speeds}, found, rank)
+        judged = {"learned": loss, **asdict(training.measure(validation))} if rank == 0 else None
+        judged = broadcast_from_rank_zero(judged)
+        epoch = training.conclude(judged.pop("learned"), Measure(**judged))
+        _report({**training.state(), "speeds": speeds}, judged, rank)
         if rank == 0:
             config["bulletin"].write.remote(_sentence(epoch, speeds[-1]))
 
@@ -276,12 +276,11 @@ def boosting_loop(config: dict[str, Any]) -> None:
     def checkpoint_trees(name: str, env: CallbackEnv) -> None:
         if (env.iteration + 1) % ROUNDS_BETWEEN_CHECKPOINTS == 0:
             state["growing"] = env.model.model_to_string()
-            found = {"auroc": float(env.evaluation_result_list[0][2])}  # type: ignore[index]
-            _report(state, found, rank)
+            auroc = float(env.evaluation_result_list[0][2])  # type: ignore[index]
+            _report(state, {"auroc": auroc}, rank)
             if rank == 0:
                 config["bulletin"].write.remote(
-                    f"{name} model, round {env.iteration + 1}: "
-                    f"validation AUROC {found['auroc']:.4f}"
+                    f"{name} model, round {env.iteration + 1}: validation AUROC {auroc:.4f}"
                 )
 
     for name, chosen in zip(("global", "whole"), column_sets(config["local"]), strict=True):

@@ -17,7 +17,7 @@ from pipelines.audit.plots import (
     score_bars,
     source_bars,
 )
-from pipelines.results.plots import Plot
+from pipelines.pages.svg_plots import Plot
 from tests.support.audit_root import HOSTILE
 
 

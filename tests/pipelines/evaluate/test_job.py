@@ -15,19 +15,13 @@ from item.heads.settings import HeadSettings, Kind
 from item.statistics import metrics
 from item.statistics.calibration import OperatingPoints
 from item.statistics.metrics import cluster_weights
-from pipelines.evaluate import job as evaluation
-from pipelines.evaluate.job import (
-    EvaluateConfiguration,
-    Evaluating,
-    measure,
-    prepare,
-    resolve,
-    run,
-    tabulate,
-    topic_weights,
-)
+from pipelines.evaluate.configuration import EvaluateConfiguration, resolve
+from pipelines.evaluate.job import run_evaluation
+from pipelines.evaluate.measure import Outcome, conformal_threshold, measure, topic_weights
 from pipelines.evaluate.methods import OURS, Method, Purpose
+from pipelines.evaluate.plan import EvaluationPlan, plan_evaluation
 from pipelines.evaluate.protocols import ALL, LEAVE_ONE_OUT, ONE_TO_ALL
+from pipelines.evaluate.tabulate import tabulate
 from pipelines.results.tables import read_evaluation
 from tests.item.heads.examples import features_table
 from tests.item.heads.test_head import trained
@@ -69,16 +63,16 @@ def configuration(features: str, output: Path, **changes: object) -> EvaluateCon
 
 
 @pytest.fixture(scope="module")
-def job(features: str, tmp_path_factory: pytest.TempPathFactory) -> Evaluating:
-    return prepare(configuration(features, tmp_path_factory.mktemp("evaluation")))
+def job(features: str, tmp_path_factory: pytest.TempPathFactory) -> EvaluationPlan:
+    return plan_evaluation(configuration(features, tmp_path_factory.mktemp("evaluation")))
 
 
-def weights_of(job: Evaluating) -> np.ndarray:
+def weights_of(job: EvaluationPlan) -> np.ndarray:
     labels = job.rows.labels.astype(np.int64)
     return cluster_weights(labels, job.rows.groups, job.configuration.resamples)
 
 
-def outcomes_of(job: Evaluating, *names: str) -> list[evaluation.Outcome]:
+def outcomes_of(job: EvaluationPlan, *names: str) -> list[Outcome]:
     weights = weights_of(job)
     topics = topic_weights(job.evidence[None], job.rows, job.trials)
     return [
@@ -90,7 +84,7 @@ def outcomes_of(job: Evaluating, *names: str) -> list[evaluation.Outcome]:
 
 
 @pytest.fixture(scope="module")
-def tables(job: Evaluating) -> dict[str, pd.DataFrame]:
+def tables(job: EvaluationPlan) -> dict[str, pd.DataFrame]:
     names = (OURS, "caption only", "similarity")
     return tabulate(outcomes_of(job, *names), job.methods, OURS)
 
@@ -169,7 +163,7 @@ def test_equal_topics_take_away_what_the_caption_gives_away(tmp_path):
     caption[:, 0] += label  # the topic
     difference = image - caption.astype(np.float16)
     given = write(tmp_path / "f", table(image_embedding=image, global_misalignment=difference))
-    job = prepare(configuration(given, tmp_path / "e", seeds=1))
+    job = plan_evaluation(configuration(given, tmp_path / "e", seeds=1))
     (one,) = outcomes_of(job, "caption only")
     found = pd.DataFrame(one.points.values()).mean()
     assert found["auroc"] > 0.7
@@ -192,11 +186,11 @@ def test_shuffled_captions_are_shuffled_where_it_is_asked_for(job):
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_job_writes_a_folder_that_the_results_page_reads(features, tmp_path):
-    job = prepare(
+    job = plan_evaluation(
         configuration(features, tmp_path, seeds=1, resamples=20, protocols=(LEAVE_ONE_OUT,))
     )
     said: list[tuple[int, int]] = []
-    run(job, lambda done, total, _: said.append((done, total)))
+    run_evaluation(job, lambda done, total, _: said.append((done, total)))
     read = read_evaluation(str(tmp_path))
     assert said[-1] == (len(job.tasks()), len(job.tasks()))
     assert {one.name for one in read.methods("ours", "baseline", "control")} == set(
@@ -214,7 +208,7 @@ def test_the_same_evaluation_twice_gives_the_same_figures(job):
 
 def test_an_ablation_takes_its_own_table(features, tmp_path):
     other = write(tmp_path / "other", table(local_misalignment=np.ones((COUNT, 8))))
-    job = prepare(configuration(features, tmp_path / "e", variants={"ones": other}))
+    job = plan_evaluation(configuration(features, tmp_path / "e", variants={"ones": other}))
     assert (job.evidence["ones"].local_misalignment == 1).all()
     np.testing.assert_array_equal(job.evidence["ones"].image, job.evidence[None].image)
     assert {one.variant for one in job.methods} == {None, "ones"}
@@ -223,7 +217,7 @@ def test_an_ablation_takes_its_own_table(features, tmp_path):
 def test_an_ablation_that_lacks_images_is_refused(features, tmp_path):
     fewer = write(tmp_path / "fewer", features_table(100))
     with pytest.raises(UsageError, match=r"The table 'fewer' at .* lacks 800 of the images"):
-        prepare(configuration(features, tmp_path / "e", variants={"fewer": fewer}))
+        plan_evaluation(configuration(features, tmp_path / "e", variants={"fewer": fewer}))
 
 
 def test_subset_is_read_from_the_metadata(features, tmp_path):
@@ -231,7 +225,7 @@ def test_subset_is_read_from_the_metadata(features, tmp_path):
     styles = [None if row % 4 == 1 else "anime" for row in range(COUNT)]
     metadata = tmp_path / "metadata.parquet"
     pd.DataFrame({"uri": uris, "style": styles, "prompt": uris}).to_parquet(metadata)
-    job = prepare(
+    job = plan_evaluation(
         configuration(
             features,
             tmp_path / "e",
@@ -260,7 +254,7 @@ def test_labels_that_were_never_learned_stay_at_chance(tmp_path):
             label=label,
         ),
     )
-    job = prepare(configuration(given, tmp_path / "e"))
+    job = plan_evaluation(configuration(given, tmp_path / "e"))
     found = tabulate(outcomes_of(job, OURS), job.methods, OURS)["metrics"]
     means = found.query("metric == 'auroc' and generator == 'mean'")["value"]
     assert means.between(0.38, 0.62).all()
@@ -282,19 +276,19 @@ def test_configuration_is_refused_before_any_work(changes, sentence):
 def test_too_few_rows_for_an_operating_point_are_refused_before_training(tmp_path):
     few = write(tmp_path / "few", table().slice(0, 300))
     with pytest.raises(UsageError, match="needs at least"):
-        prepare(configuration(few, tmp_path / "e", operating_points=OperatingPoints()))
+        plan_evaluation(configuration(few, tmp_path / "e", operating_points=OperatingPoints()))
 
 
 def test_threshold_is_conservative_and_says_when_rows_are_too_few():
     scores = np.arange(99) / 99
-    assert evaluation._threshold(scores, 0.01) == scores[-1]
-    assert evaluation._threshold(scores[:98], 0.01) == np.inf
-    assert metrics.real_accuracy(np.zeros(99), scores > evaluation._threshold(scores, 0.05)) >= 0.95
+    assert conformal_threshold(scores, 0.01) == scores[-1]
+    assert conformal_threshold(scores[:98], 0.01) == np.inf
+    assert metrics.real_accuracy(np.zeros(99), scores > conformal_threshold(scores, 0.05)) >= 0.95
 
 
 def test_a_trained_head_is_measured_as_it_is(features, tmp_path):
     trained().save(tmp_path / "head")
-    job = prepare(configuration(features, tmp_path / "e", trained=str(tmp_path / "head")))
+    job = plan_evaluation(configuration(features, tmp_path / "e", trained=str(tmp_path / "head")))
     (trial,), (method,) = job.trials, job.methods
     assert {test.generator for test in trial.tests} == {"a", "b", "c"}
     found = measure(
@@ -311,7 +305,7 @@ def test_a_trained_head_is_measured_as_it_is(features, tmp_path):
 def test_what_a_head_was_trained_on_is_said(tmp_path):
     trained().save(tmp_path / "head")  # on rows of model-0
     seen = write(tmp_path / "f", features_table(400))
-    job = prepare(configuration(seen, tmp_path / "e", trained=str(tmp_path / "head")))
+    job = plan_evaluation(configuration(seen, tmp_path / "e", trained=str(tmp_path / "head")))
     assert job.notes == (
         "The head was trained on rows of model-0: figures on those are not unseen.",
     )
@@ -321,4 +315,4 @@ def test_a_head_of_another_feature_set_is_refused(tmp_path):
     trained().save(tmp_path / "head")
     other = write(tmp_path / "f", features_table(400), "base-1")
     with pytest.raises(UsageError, match="cannot score those of 'base-1'"):
-        prepare(configuration(other, tmp_path / "e", trained=str(tmp_path / "head")))
+        plan_evaluation(configuration(other, tmp_path / "e", trained=str(tmp_path / "head")))

@@ -21,7 +21,9 @@ from pipelines.storage.files import Storage
 from pipelines.train import job as training
 from pipelines.train import rows as labelled_rows
 from pipelines.train import workers as train_workers
-from pipelines.train.job import TrainConfiguration, prepare, resolve, run
+from pipelines.train.configuration import TrainConfiguration, resolve
+from pipelines.train.job import train_head
+from pipelines.train.plan import plan_training
 from tests.item.heads.examples import DIFFERENCES, FEATURE_SET, features_table
 from tests.pipelines.train.test_rows import write
 
@@ -94,13 +96,13 @@ def test_output_that_exists_is_refused(
 ) -> None:
     make(tmp_path)
     with pytest.raises(UsageError, match=sentence):
-        prepare(configured(features, tmp_path / "head"))
+        plan_training(configured(features, tmp_path / "head"))
 
 
 def test_too_few_rows_for_the_operating_points_are_refused(features: str, tmp_path: Path) -> None:
     points = {"real_called_generated": 0.001}
     with pytest.raises(UsageError, match="needs at least 999 real pictures to calibrate on"):
-        prepare(configured(features, tmp_path, operating_points=points))
+        plan_training(configured(features, tmp_path, operating_points=points))
 
 
 @pytest.mark.parametrize(
@@ -131,13 +133,13 @@ def test_settings_come_after_options_and_options_after_the_file(tmp_path: Path) 
 
 def test_logistic_head_is_trained_and_explains_itself(features: str, tmp_path: Path) -> None:
     configuration = configured(features, tmp_path / "head", head={"kind": "logistic"})
-    manifest = run(prepare(configuration))
+    manifest = train_head(plan_training(configuration))
     head = load_head(str(tmp_path / "head"), Storage())
     about = head.description
     assert about.feature_set_id == FEATURE_SET
     assert about.metrics["validation"]["auroc"] > 0.75
     assert sum(one.rows for one in about.training_sources) == len(
-        prepare(configured(features, tmp_path / "other")).split.training
+        plan_training(configured(features, tmp_path / "other")).split.training
     )
     assert json.loads((tmp_path / "head" / "training.json").read_text()) == manifest
     written = yaml.safe_load((tmp_path / "head" / "training.yaml").read_text())
@@ -148,7 +150,7 @@ def test_rows_in_memory_are_bounded(
     features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounded = configured(features, tmp_path, head={"kind": "logistic"})
-    job = prepare(bounded.model_copy(update={"rows_in_memory": 110}))
+    job = plan_training(bounded.model_copy(update={"rows_in_memory": 110}))
     asked: list[int] = []
     real = labelled_rows.LabelledRows.evidence
     monkeypatch.setattr(
@@ -156,7 +158,7 @@ def test_rows_in_memory_are_bounded(
         "evidence",
         lambda self, rows: (asked.append(len(rows)), real(self, rows))[1],
     )
-    run(job)
+    train_head(job)
     assert max(asked) == 110
 
 
@@ -164,7 +166,7 @@ def test_failed_writing_leaves_no_head(
     features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = tmp_path / "head"
-    run(prepare(configured(features, head, head={"kind": "logistic"})))
+    train_head(plan_training(configured(features, head, head={"kind": "logistic"})))
     write_atomically = training.write_atomically
 
     def failing(fs: Any, path: str, content: bytes) -> None:
@@ -175,7 +177,7 @@ def test_failed_writing_leaves_no_head(
     monkeypatch.setattr(training, "write_atomically", failing)
     again = configured(features, head, head={"kind": "logistic", "seed": 1}, overwrite=True)
     with pytest.raises(OSError, match="disk full"):
-        run(prepare(again))
+        train_head(plan_training(again))
     with pytest.raises(UsageError, match="There is no head"):
         Head.load(head)
 
@@ -183,7 +185,7 @@ def test_failed_writing_leaves_no_head(
 def test_head_in_s3_is_written_and_read(features: str, bucket: str) -> None:
     url = f"s3://{bucket}/heads/first"
     configuration = configured(features, Path("x"), head={"kind": "logistic"})
-    run(prepare(configuration.model_copy(update={"output": url})))
+    train_head(plan_training(configuration.model_copy(update={"output": url})))
     assert load_head(url, Storage()).description.feature_set_id == FEATURE_SET
     with pytest.raises(UsageError, match="There is no head at s3://"):
         load_head(f"s3://{bucket}/heads/second", Storage())
@@ -198,7 +200,7 @@ def first(features: str, request: pytest.FixtureRequest) -> Path:
     request.getfixturevalue("ray_cluster")
     tmp_path_factory = request.getfixturevalue("tmp_path_factory")
     output = tmp_path_factory.mktemp("first") / "head"
-    run(prepare(configured(features, output)))
+    train_head(plan_training(configured(features, output)))
     return output
 
 
@@ -212,7 +214,7 @@ def test_one_worker_learns_in_two_stages(first: Path) -> None:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_two_workers_learn_together(features: str, tmp_path: Path) -> None:
-    manifest = run(prepare(configured(features, tmp_path / "head", workers=2)))
+    manifest = train_head(plan_training(configured(features, tmp_path / "head", workers=2)))
     assert manifest["workers"] == 2
     assert manifest["metrics"]["validation"]["auroc"] > 0.75
 
@@ -244,7 +246,7 @@ def test_killed_worker_is_replaced_and_the_same_seed_ends_in_the_same_metrics(
     marker = tmp_path / "marker"
     marker.mkdir()
     monkeypatch.setattr(train_workers, "hierarchy_loop", killed_once(marker))
-    manifest = run(prepare(configured(features, tmp_path / "head")))
+    manifest = train_head(plan_training(configured(features, tmp_path / "head")))
     assert (marker / "killed").exists()
     assert manifest["starts"] == 2
     assert epochs(manifest) == epochs(json.loads((first / "training.json").read_text()))
@@ -254,7 +256,9 @@ def test_killed_worker_is_replaced_and_the_same_seed_ends_in_the_same_metrics(
 @pytest.mark.usefixtures("ray_cluster")
 def test_trees_grow_on_two_workers(features: str, tmp_path: Path) -> None:
     head = {"kind": "lightgbm", "boosting": {"rounds": 60, "patience": 60}}
-    manifest = run(prepare(configured(features, tmp_path / "head", workers=2, head=head)))
+    manifest = train_head(
+        plan_training(configured(features, tmp_path / "head", workers=2, head=head))
+    )
     assert manifest["metrics"]["validation"]["auroc"] > 0.75
     scores = Head.load(tmp_path / "head").score(features_table(20, seed=7))
     assert np.isfinite(scores.global_logit).all()

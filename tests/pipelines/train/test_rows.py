@@ -17,7 +17,8 @@ from item.errors import UsageError
 from item.heads.columns import Evidence
 from item.tables import SCHEMA_VERSION
 from pipelines.storage.files import Storage
-from pipelines.train.rows import LabelledRows, counted, read_labelled, split
+from pipelines.train.rows import LabelledRows, counted, read_labelled
+from pipelines.train.split import split
 from tests.item.heads.examples import FEATURE_SET, features_table
 
 LOCAL = Storage()

@@ -17,12 +17,16 @@ from item.errors import UsageError
 from item.heads.fitting import fit
 from item.heads.head import Description, Head, TrainingSource
 from item.heads.settings import HeadSettings
+from item.images.perturb import STANDARD
 from item.profiles import load_profile
 from item.statistics import metrics
 from item.statistics.calibration import OperatingPoints, fit_familiarity, fit_platt, fit_thresholds
 from item.tables import features_schema
-from pipelines.evaluate import robustness
-from pipelines.evaluate.robustness import compare, prepare, resolve, run, scored, seen_in_training
+from pipelines.evaluate.robustness import job as robustness_job
+from pipelines.evaluate.robustness.configuration import resolve
+from pipelines.evaluate.robustness.job import SCHEMA, plan_robustness, run_robustness
+from pipelines.evaluate.robustness.sampling import image_clusters, seen_in_training
+from pipelines.evaluate.robustness.scoring import compare, score_table
 from pipelines.results.tables import ROBUSTNESS, _read_table
 from pipelines.storage.files import Storage
 from pipelines.tables.features import FeatureTable
@@ -97,8 +101,8 @@ def tables_made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             facts = provenance(load_profile("mini"), "a run", name)
             pq.write_table(table.replace_schema_metadata(facts), file)
 
-    monkeypatch.setattr(robustness.runs, "prepare", checked)
-    monkeypatch.setattr(robustness.runs, "run", featurize)
+    monkeypatch.setattr(robustness_job.runs, "prepare", checked)
+    monkeypatch.setattr(robustness_job.runs, "run", featurize)
     return made
 
 
@@ -123,7 +127,7 @@ def test_keys_of_featurizing_and_of_the_report_stand_side_by_side(tmp_path: Path
 def test_whole_input_is_featurized_where_no_sample_is_asked_for() -> None:
     found = resolve(None, {"input": "dump", "output": "out", "heads": ["one"]}, {})
     assert found.of_table("none").input == "dump"
-    assert found.perturbations == robustness.STANDARD
+    assert found.perturbations == STANDARD
 
 
 @pytest.mark.parametrize(
@@ -221,7 +225,7 @@ def test_scored_rows_have_features_a_label_and_a_uri_of_their_own(
     status[1] = "rejected"
     uris = ["a", "b", "c", "d", "d", "e"]
     table = features_table(6, seed=5, status=status, label=label, uri=uris)
-    found = scored(FeatureTable(write(tmp_path, table, MINI), Storage()), head)
+    found = score_table(FeatureTable(write(tmp_path, table, MINI), Storage()), head)
     assert found.index.tolist() == ["a", "e"]
     said = head.score(table)
     assert found["score"].tolist() == [said.score[0], said.score[5]]
@@ -230,13 +234,13 @@ def test_scored_rows_have_features_a_label_and_a_uri_of_their_own(
 
 def test_table_without_any_features_gives_no_rows(head: Head, tmp_path: Path) -> None:
     table = features_table(2, status=["failed"] * 2)
-    assert scored(FeatureTable(write(tmp_path, table, MINI), Storage()), head).empty
+    assert score_table(FeatureTable(write(tmp_path, table, MINI), Storage()), head).empty
 
 
 def test_table_of_another_feature_set_is_refused(head: Head, tmp_path: Path) -> None:
     table = FeatureTable(write(tmp_path, features_table(4), "other-set"), Storage())
     with pytest.raises(UsageError, match="cannot score those of 'other-set'"):
-        scored(table, head)
+        score_table(table, head)
 
 
 def test_head_is_named_that_was_trained_on_what_is_measured(head: Head) -> None:
@@ -258,16 +262,16 @@ def test_report_has_a_row_for_each_perturbation_and_head(
     small_head(seed=2).save(tmp_path / "theirs")
     heads = [*settings["heads"], str(tmp_path / "theirs")]
     configuration = resolve(None, settings | {"heads": heads}, {})
-    job = prepare(configuration)
+    job = plan_robustness(configuration)
     assert job.remarks() == ["Not read: 1 .txt."]
-    found = run(job, "the command")
+    found = run_robustness(job, "the command")
     assert tables_made == list(STRENGTHS)
     path = tmp_path / "out" / "robustness.parquet"
     read = _read_table(str(path), ROBUSTNESS)
     assert list(zip(read["perturbation"], read["method"], strict=True)) == [
         (name, head) for name in STRENGTHS for head in ("ours", "theirs")
     ]
-    assert pq.read_schema(path).equals(robustness.SCHEMA)
+    assert pq.read_schema(path).equals(SCHEMA)
     ours = found[found["method"] == "ours"].set_index("perturbation")
     assert ours["auroc"].is_monotonic_decreasing and ours["flip_rate"].is_monotonic_increasing
     assert ours.loc["none", "auroc"] > 0.85 and abs(ours.loc["blur-4", "auroc"] - 0.5) < 0.25
@@ -287,12 +291,12 @@ def test_run_again_makes_no_table_and_writes_the_same_report(
 ) -> None:
     configuration = resolve(None, settings, {})
     report = tmp_path / "out" / "robustness.parquet"
-    run(prepare(configuration))
+    run_robustness(plan_robustness(configuration))
     first = report.read_bytes()
     said = capsys.readouterr().err
     assert "[1 of 3] none\n" in said and "[3 of 3] blur-4 · 0:00:00 left\n" in said
     tables_made.clear()
-    run(prepare(configuration))
+    run_robustness(plan_robustness(configuration))
     assert tables_made == [] and report.read_bytes() == first
     assert capsys.readouterr().err.count("done before") == 3
 
@@ -303,7 +307,7 @@ def test_missing_labels_are_told_after_the_first_table(
     unlabelled = features_table(4, label=[None] * 4)
     write(tmp_path / "out" / "features" / "none", unlabelled, MINI)
     with pytest.raises(UsageError, match=r"cannot be compared\. There are no rows"):
-        run(prepare(resolve(None, settings, {})))
+        run_robustness(plan_robustness(resolve(None, settings, {})))
     assert tables_made == [] and not (tmp_path / "out" / "robustness.parquet").exists()
 
 
@@ -311,9 +315,9 @@ def test_images_of_one_group_are_one_cluster(settings: dict[str, Any], tmp_path:
     columns = {"uri": list("abcd"), "prompt": ["a cat", "a cat", "a dog", None]}
     groups = make(tmp_path / "groups", {"a.parquet": parquet_of(columns)})
     grouped = settings | {"metadata": str(groups), "group_column": "prompt"}
-    names = robustness.clusters(list("abcde"), resolve(None, grouped, {}))
+    names = image_clusters(list("abcde"), resolve(None, grouped, {}))
     assert names[0] == names[1] and len(set(names)) == 4
-    assert robustness.clusters(["a", "b"], resolve(None, settings, {})) == ["a", "b"]
+    assert image_clusters(["a", "b"], resolve(None, settings, {})) == ["a", "b"]
 
 
 # Refused before any work
@@ -369,7 +373,7 @@ def test_what_cannot_work_is_refused_before_any_work(
 ) -> None:
     configuration = resolve(None, settings | change(tmp_path), {})
     with pytest.raises(UsageError, match=sentence):
-        prepare(configuration)
+        plan_robustness(configuration)
     assert not (tmp_path / "out" / "robustness.yaml").exists()
 
 

@@ -1,0 +1,68 @@
+"""What an evaluation is asked to do: one frozen object, checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from item.heads.settings import HeadSettings
+from item.statistics.calibration import OperatingPoints
+from pipelines.evaluate.protocols import LEAVE_ONE_OUT, ONE_TO_ALL, PAIRS
+from pipelines.featurize.configuration import resolved
+from pipelines.storage.files import Storage
+
+
+class EvaluateConfiguration(BaseModel):
+    """Everything that ``jobs/evaluate.py`` does, and nothing else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    features: tuple[str, ...] = Field(min_length=1)
+    """Features tables with labels, generators and sources."""
+    output: str = Field(min_length=1)
+    """Folder or ``s3://`` prefix of the tables."""
+    trained: str | None = None
+    """A head to measure as it is; nothing is trained then."""
+    metadata: str | None = None
+    """Parquet with ``uri``, ``group_column`` and ``subset_column``."""
+    group_column: str | None = None
+    """Rows that are equal in it, such as in their prompt, stay together."""
+    subset_column: str | None = None
+    """Column of the metadata by which a subset of the generated rows is measured apart."""
+    subset_values: tuple[str | None, ...] = (None,)
+    subset_name: str = Field(default="realistic", pattern=r"^[a-z][a-z_]*$")
+    train_on_subset: bool = True
+    """Whether generated rows outside the subset are not trained on."""
+    protocols: tuple[str, ...] = (ONE_TO_ALL, LEAVE_ONE_OUT)
+    training_generator: str | None = None
+    """Of the protocol one_to_all; the most frequent if unset."""
+    training_source: str | None = None
+    """Source of the real rows to train on; the most frequent if unset."""
+    variants: dict[str, str] = {}
+    """Further features tables of the same images by name, for ablations."""
+    head: HeadSettings = HeadSettings()
+    operating_points: OperatingPoints = OperatingPoints()
+    seeds: int = Field(default=5, ge=1)
+    resamples: int = Field(default=1000, ge=20)
+    object_store_gb: float = Field(default=1.0, gt=0)
+    """Memory for rows that tasks share, in GB."""
+    storage: Storage = Storage()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> EvaluateConfiguration:
+        unknown = set(self.protocols) - {ONE_TO_ALL, LEAVE_ONE_OUT, *PAIRS}
+        if unknown or not self.protocols:
+            allowed = ", ".join([ONE_TO_ALL, LEAVE_ONE_OUT, *PAIRS])
+            raise ValueError(f"protocols must be among {allowed}")
+        if self.subset_column is not None and self.metadata is None:
+            raise ValueError("subset_column needs metadata, the table that has it")
+        return self
+
+
+def resolve(
+    file: str | None, options: Mapping[str, Any], settings: Mapping[str, Any]
+) -> EvaluateConfiguration:
+    """Defaults, then the YAML file, then command-line options, then ``--set`` keys."""
+    return resolved(EvaluateConfiguration, file, options, settings)

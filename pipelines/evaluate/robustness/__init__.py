@@ -1,0 +1,1 @@
+"""How well heads stand what the web does to pictures."""

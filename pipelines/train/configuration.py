@@ -1,0 +1,84 @@
+"""What training is asked to do: one frozen object, checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from item.heads.settings import HeadSettings
+from item.statistics.calibration import OperatingPoints
+from pipelines.featurize.configuration import resolved
+from pipelines.storage.files import Storage
+
+
+class TrainConfiguration(BaseModel):
+    """Everything that ``jobs/train.py`` does, and nothing else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    features: tuple[str, ...] = Field(min_length=1)
+    """Features tables: folders, ``s3://`` prefixes or Parquet files."""
+    output: str = Field(min_length=1)
+    """Folder or ``s3://`` prefix of the head; with several machines one that all reach."""
+    overwrite: bool = False
+    metadata: str | None = None
+    """Parquet with ``uri`` and ``group_column``."""
+    group_column: str | None = None
+    """Rows that are equal in it, such as in their prompt, stay on one side of the split."""
+    leave_out: tuple[str, ...] = ()
+    """Generators and real sources to keep unseen, for testing the head on them."""
+    head: HeadSettings = HeadSettings()
+    validation_generator: str | None = None
+    """Generator whose rows say when training stops; the rarest of three or more if unset."""
+    calibration_share: float = Field(default=0.2, gt=0, lt=0.5)
+    """Share of the groups to calibrate on."""
+    validation_share: float = Field(default=0.2, gt=0, lt=0.5)
+    """Share of the groups, of real rows at least, that say when training stops."""
+    operating_points: OperatingPoints = OperatingPoints()
+    unfamiliar_share: float = Field(default=0.005, gt=0, lt=0.5)
+    """Share of pictures like the training ones that may be called unfamiliar."""
+    rows_in_memory: int = Field(default=50_000, ge=1000)
+    """Most rows to fit statistics on, to calibrate on, and to validate on, each; and to train
+    a logistic head on. All training rows train the others."""
+    workers: int = Field(default=1, ge=1)
+    cpus_per_worker: float = Field(default=0.5, gt=0)
+    """CPUs that Ray sets aside for a worker; less than one leaves room for reading."""
+    gpu: bool = False
+    """Whether each worker has a GPU."""
+    max_failures: int = Field(default=3, ge=0)
+    """Workers that may be lost; training goes on from the last epoch."""
+    object_store_gb: float = Field(default=2.0, gt=0)
+    """Memory for rows between reading and training, in GB."""
+    storage: Storage = Storage()
+
+    @model_validator(mode="after")
+    def _metadata_has_a_use(self) -> TrainConfiguration:
+        if self.metadata is not None and self.group_column is None:
+            raise ValueError("metadata needs group_column, the column of groups in it")
+        return self
+
+    def as_yaml(self) -> str:
+        """The resolved configuration, as ``--config`` accepts it."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def resolve(
+    file: str | None, options: Mapping[str, Any], settings: Mapping[str, Any]
+) -> TrainConfiguration:
+    """Defaults, then the YAML file, then command-line options, then ``--set`` keys.
+
+    Parameters
+    ----------
+    file : path of a YAML file whose keys are those of the configuration
+    options : by dotted key, such as ``head.kind``; None where not given
+    settings : by dotted key
+
+    Raises
+    ------
+    UsageError
+        One sentence a mistake, with the key and what is allowed.
+    """
+    return resolved(TrainConfiguration, file, options, settings)

@@ -1,0 +1,107 @@
+"""Which rows a training will use for what: checked before it begins."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from item.errors import UsageError
+from item.heads.head import DESCRIPTION
+from item.statistics.calibration import fit_thresholds
+from pipelines.storage.files import check_writable, filesystem, redact
+from pipelines.train.configuration import TrainConfiguration
+from pipelines.train.rows import Indices, LabelledRows, counted, read_labelled
+from pipelines.train.split import Split, split
+
+CHECKPOINTS = "_training"
+"""Folder in the output where the workers keep their state until the head is there."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPlan:
+    """A checked training: which rows will be used for what."""
+
+    configuration: TrainConfiguration
+    rows: LabelledRows
+    split: Split
+
+    def remarks(self) -> list[str]:
+        """What its owner should know before the work begins."""
+        left_out = [f"{number:,} {reason}" for reason, number in self.rows.left_out.items()]
+        return [
+            *([f"Rows left out: {', '.join(left_out)}."] if left_out else []),
+            *self.split.notes,
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        """The plan as ``--dry-run`` prints it."""
+        return {
+            "feature set": self.rows.feature_set_id,
+            "rows": {name: counted(self.rows, part) for name, part in self.parts().items()},
+            "remarks": self.remarks(),
+            "output": self.configuration.output,
+            "head": self.configuration.head.model_dump(mode="json"),
+        }
+
+    def parts(self) -> dict[str, Indices]:
+        """Rows by what they are for."""
+        return {
+            "training": self.split.training,
+            "calibration": self.split.calibration,
+            "validation": self.split.validation,
+        }
+
+    def name(self) -> str:
+        """The same for every try at the same work."""
+        configuration = self.configuration.model_dump_json(exclude={"overwrite", "max_failures"})
+        lines = [configuration, self.rows.feature_set_id]
+        lines += [f"{part.url} {part.row_group} {part.rows}" for part in self.rows.fragments]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def plan_training(configuration: TrainConfiguration) -> TrainingPlan:
+    """Check everything that can be checked before training; reads every row once.
+
+    Raises
+    ------
+    UsageError
+        Output that exists, tables that cannot be trained on, or too few rows for the
+        operating points.
+    """
+    _check_output(configuration)
+    rows = read_labelled(
+        configuration.features,
+        configuration.storage,
+        configuration.metadata,
+        configuration.group_column,
+    ).without(configuration.leave_out)
+    parts = split(
+        rows,
+        configuration.head.seed,
+        configuration.calibration_share,
+        configuration.validation_share,
+        configuration.validation_generator,
+    )
+    labels = rows.labels[parts.calibration]
+    # Says before training whether there are rows enough, whatever their scores will be.
+    fit_thresholds(np.zeros(len(labels)), labels, configuration.operating_points)
+    return TrainingPlan(configuration, rows, parts)
+
+
+def _check_output(configuration: TrainConfiguration) -> None:
+    check_writable(configuration.output, configuration.storage)
+    fs, path = filesystem(configuration.output, configuration.storage)
+    fs.invalidate_cache()
+    if configuration.overwrite or not fs.exists(path):
+        return
+    names = {posixpath.relpath(file, path).split("/")[0] for file in fs.find(path)}
+    if names - {CHECKPOINTS}:
+        what = "a head" if DESCRIPTION in names else "other files"
+        raise UsageError(
+            f"{redact(configuration.output)} holds {what} already: choose another output, or "
+            "replace it with --overwrite."
+        )
