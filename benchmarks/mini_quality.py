@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from item.grounding import CropGridGrounder, PhraseExtractor
+from item.crop_grid import CropGridGrounder
 from item.images.decode import Decoding, decode
 from item.mini.captioner import MiniCaptioner
 from item.mini.dual_encoder import MiniDualEncoder
 from item.mini.training import caption_metrics
+from item.phrases import PhraseExtractor
 from item.profiles import load_profile
 
 RESAMPLES = 1000

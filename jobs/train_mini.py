@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import typer
 
 from item.errors import UsageError
-from item.grounding import PhraseExtraction, PhraseExtractor
 from item.images.decode import Decoding, decode
 from item.mini import training
 from item.mini.captioner import save_decoder
 from item.mini.checkpoint import save_weights
+from item.phrases import PhraseExtraction, PhraseExtractor
 from jobs.command_line import application, console, refusals
 
 app = application()

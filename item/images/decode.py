@@ -21,7 +21,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import PIL.Image
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
@@ -31,6 +31,10 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from pydantic import BaseModel, Field
 
+from item.images.colours import eight_bit_rgb, raw_mode_of
+from item.images.errors import ImageError
+from item.images.jpeg_quality import jpeg_quality_of
+from item.images.truncation import _gif_end, _jpeg_end, ends_early, without_metadata
 from item.tables import ErrorCode, Note
 
 Format = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
@@ -64,25 +68,6 @@ class Decoding(BaseModel, frozen=True, extra="forbid"):
     max_bytes: int = Field(default=64 * 2**20, ge=1)
     formats: tuple[Format, ...] = Field(default=get_args(Format), min_length=1)
     """Pillow's names of the formats that are decoded."""
-
-
-class ImageError(Exception):
-    """An image cannot be used, and it is the file's fault.
-
-    Attributes
-    ----------
-    code : ErrorCode
-    message : str
-        One sentence with the particulars, printable ASCII.
-    """
-
-    def __init__(self, code: ErrorCode, message: str) -> None:
-        super().__init__(code, message)
-        self.code = code
-        self.message = message
-
-    def __str__(self) -> str:
-        return self.message
 
 
 @dataclass(frozen=True)
@@ -144,9 +129,9 @@ def decode(data: bytes, decoding: Decoding) -> Image:
     with _blame_file(name, data):
         if name == "WEBP":
             _check_webp_canvas(data, decoding)
-        file = _FILE_CLASSES[name](io.BytesIO(_strip_png(data) if name == "PNG" else data))
+        file = _FILE_CLASSES[name](io.BytesIO(without_metadata(data) if name == "PNG" else data))
         _check_size(file, data, decoding)
-        size, raw_mode = file.size, _raw_mode(file)
+        size, raw_mode = file.size, raw_mode_of(file)
         turned_by_pillow = isinstance(file, TiffImageFile)
         orientation = _tiff_orientation(file) if isinstance(file, TiffImageFile) else 1
         if _is_animated(file, data):
@@ -157,13 +142,13 @@ def decode(data: bytes, decoding: Decoding) -> Image:
             size = file.size
         else:
             orientation = _exif_orientation(file)
-        picture = _eight_bit_rgb(file, raw_mode, _bounded(size, decoding.max_side), notes)
+        picture = eight_bit_rgb(file, raw_mode, _bounded(size, decoding.max_side), notes)
     if orientation in _TURNS:
         notes.add(Note.EXIF_ROTATED)
         if not turned_by_pillow:
             picture = picture.transpose(_TURNS[orientation])
             size = size[::-1] if orientation >= 5 else size
-    quality = _jpeg_quality(file) if isinstance(file, JpegImageFile) else None
+    quality = jpeg_quality_of(file) if isinstance(file, JpegImageFile) else None
     return Image(
         pixels=np.array(picture),
         width=size[0],
@@ -210,68 +195,6 @@ def crop(pixels: NDArray[np.uint8], box: Sequence[float]) -> NDArray[np.uint8]:
     x1 = min(max(math.ceil(right), x0 + 1), width)
     y1 = min(max(math.ceil(bottom), y0 + 1), height)
     return pixels[y0:y1, x0:x1]
-
-
-# fmt: off
-_LUMA = np.array([
-    16, 11, 10, 16,  24,  40,  51,  61,
-    12, 12, 14, 19,  26,  58,  60,  55,
-    14, 13, 16, 24,  40,  57,  69,  56,
-    14, 17, 22, 29,  51,  87,  80,  62,
-    18, 22, 37, 56,  68, 109, 103,  77,
-    24, 35, 55, 64,  81, 104, 113,  92,
-    49, 64, 78, 87, 103, 121, 120, 101,
-    72, 92, 95, 98, 112, 100, 103,  99,
-])
-_CHROMA = np.array([
-    17, 18, 24, 47, 99, 99, 99, 99,
-    18, 21, 26, 66, 99, 99, 99, 99,
-    24, 26, 56, 99, 99, 99, 99, 99,
-    47, 66, 99, 99, 99, 99, 99, 99,
-    99, 99, 99, 99, 99, 99, 99, 99,
-    99, 99, 99, 99, 99, 99, 99, 99,
-    99, 99, 99, 99, 99, 99, 99, 99,
-    99, 99, 99, 99, 99, 99, 99, 99,
-])
-# fmt: on
-_QUALITIES = np.arange(1, 101)
-_PERCENT = np.where(_QUALITIES < 50, 5000 // _QUALITIES, 200 - 2 * _QUALITIES)
-_STANDARD_TABLES = np.clip(
-    (np.stack([_LUMA, _CHROMA]) * _PERCENT[:, None, None] + 50) // 100, 1, 255
-)
-
-
-def estimate_jpeg_quality(tables: Sequence[ArrayLike]) -> float | None:
-    """Quality setting under which libjpeg would have made the nearest tables.
-
-    libjpeg (``jpeg_quality_scaling`` and ``jpeg_add_quant_table`` in ``jcparam.c``) turns
-    a quality q into a percentage, 5000 // q below 50 and 200 - 2 q from there on, and
-    multiplies the example tables of ITU-T T.81, Annex K.1 by it, rounded and kept within
-    1 and 255. This compares with the outcome for every q and returns the one with the
-    smallest sum of absolute differences: exact for the tables of libjpeg and its kin,
-    a likeness for others.
-
-    Parameters
-    ----------
-    tables : up to two arrays of 64
-        The luma and, if there is another, the chroma table, row by row (not in zigzag).
-
-    Returns
-    -------
-    float from 1 to 100, or None if there is no table of 64 positive entries.
-    """
-    given = [np.asarray(table, dtype=np.int64).ravel() for table in tables[:2]]
-    if not given or any(table.shape != (64,) or table.min() < 1 for table in given):
-        return None
-    standard = _STANDARD_TABLES[:, : len(given)]
-    distances = np.abs(standard - np.stack(given)).sum(axis=(1, 2))
-    return float(_QUALITIES[distances.argmin()])
-
-
-def _jpeg_quality(file: JpegImageFile) -> float | None:
-    slots = [component[3] for component in file.layer[:2]]
-    tables = [file.quantization[slot] for slot in dict.fromkeys(slots) if slot in file.quantization]
-    return estimate_jpeg_quality(tables)
 
 
 # What a file is, by its first bytes.
@@ -442,69 +365,6 @@ def _is_animated(file: ImageFile, data: bytes) -> bool:
     return bool(getattr(file, "is_animated", False))
 
 
-def _raw_mode(file: ImageFile) -> str:
-    """How the file stores its pixels, in Pillow's words: RGB;16B, L;4, ..."""
-    args = file.tile[0].args if file.tile else None
-    return str(args[0] if isinstance(args, tuple) and args else args)
-
-
-def _eight_bit_rgb(
-    file: ImageFile, raw_mode: str, size: tuple[int, int], notes: set[Note]
-) -> PIL.Image.Image:
-    """The loaded file as RGB at the given size; adds to ``notes`` what was done to it."""
-    if file.mode == "F" or file.mode.startswith("I"):
-        notes.add(Note.SIXTEEN_BIT_SCALED)
-        return _scale_to_eight_bits(file, raw_mode, size).convert("RGB")
-    deep = isinstance(file, PngImageFile | TiffImageFile) and ";16" in raw_mode
-    if deep:
-        notes.add(Note.SIXTEEN_BIT_SCALED)  # Pillow has kept the upper byte of each value
-        file.info.pop("transparency", None)  # a colour of 16 bits: no pixel equals it now
-    if file.mode == "CMYK":
-        notes.add(Note.CMYK_CONVERTED)
-    if file.mode == "LAB":
-        raise ImageError(
-            ErrorCode.UNSUPPORTED_FORMAT, "The TIFF is in L*a*b* colours, which are not decoded."
-        )
-    picture = _on_white(file, notes)
-    if picture.size != size:
-        picture = picture.resize(size, PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
-    return picture.convert("RGB")
-
-
-def _on_white(file: ImageFile, notes: set[Note]) -> PIL.Image.Image:
-    """The file as grey or RGB, its transparent parts white."""
-    if not file.has_transparency_data:
-        return file.convert("L" if file.mode in ("1", "L") else "RGB")
-    premultiplied = {"La": "LA", "RGBa": "RGBA"}.get(file.mode)
-    layer = (file.convert(premultiplied) if premultiplied else file).convert("RGBA")
-    alpha = layer.getchannel("A")
-    if alpha.getextrema() == (255, 255):
-        return layer.convert("RGB")
-    notes.add(Note.TRANSPARENCY_ON_WHITE)
-    picture = PIL.Image.new("RGB", layer.size, "white")
-    picture.paste(layer, mask=alpha)
-    return picture
-
-
-def _scale_to_eight_bits(file: ImageFile, raw_mode: str, size: tuple[int, int]) -> PIL.Image.Image:
-    """Grey of 12, 16 or 32 bits or of floats as 8 bits, white being the full scale.
-
-    Only 12 and 16 bits say what white is. For wider numbers it is the least of the usual
-    full scales that holds all values: 1 for floats, 255, 65,535 and then the largest value.
-    """
-    wide = file if file.mode in ("I", "F") else file.convert("I")
-    # BOX: a filter that overshoots could push a value past its full scale.
-    values = np.array(wide.resize(size, PIL.Image.Resampling.BOX), dtype=np.float64)
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).clip(min=0)
-    if file.mode not in ("I", "F"):
-        white = 4095.0 if raw_mode == "I;12" else 65535.0
-    else:
-        largest = float(values.max())
-        scales = (1.0, 255.0, 65535.0) if file.mode == "F" else (255.0, 65535.0)
-        white = next((scale for scale in scales if largest <= scale), largest)
-    return PIL.Image.fromarray(np.rint(values * (255.0 / white)).clip(0, 255).astype(np.uint8))
-
-
 # Whose fault a failure is, and whether the file merely ends too early.
 
 
@@ -520,7 +380,7 @@ def _blame_file(name: str, data: bytes) -> Iterator[None]:
             ErrorCode.TOO_MANY_PIXELS, f"The {name} is too large for Pillow: {_ascii(error)}."
         ) from error
     except Exception as error:  # Pillow's parsers raise nearly any type on hostile bytes
-        if _ends_early(name, data):
+        if ends_early(name, data):
             code, what = ErrorCode.TRUNCATED, "ends before all of its pixels were read"
         else:
             code, what = ErrorCode.CORRUPT, "cannot be decoded"
@@ -532,124 +392,6 @@ def _blame_file(name: str, data: bytes) -> Iterator[None]:
 def _ascii(error: Exception) -> str:
     text = str(error) or type(error).__name__
     return re.sub(r"[^ -~]", "?", text)[:200].rstrip(". ")
-
-
-def _ends_early(name: str, data: bytes) -> bool:
-    """Whether the file's own structure promises more bytes than there are."""
-    match name:
-        case "JPEG":
-            return not _jpeg_end(data)[0]
-        case "PNG":
-            return not any(kind == b"IEND" for kind, _, _ in _png_chunks(data))
-        case "GIF":
-            return _gif_end(data)[0]
-        case "WEBP":
-            return len(data) < 8 + int.from_bytes(data[4:8], "little")
-        case "BMP":
-            return len(data) < int.from_bytes(data[2:6], "little")
-        case _:
-            return _tiff_ends_early(data)
-
-
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-
-
-def _jpeg_end(data: bytes) -> tuple[bool, int]:
-    """Whether the first image of the file reaches its end marker, and its number of scans."""
-    position, scans = 2, 0
-    while marker := _JPEG_MARKER.search(data, position):
-        kind = data[marker.end() - 1]
-        position = marker.end()
-        if kind == 0xD9:
-            return True, scans
-        scans += kind == 0xDA
-        if kind not in (0x01, 0xD8):
-            position += int.from_bytes(data[position : position + 2], "big")
-    return False, scans
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of each chunk that is there in full."""
-    start = 8
-    while (end := start + 12 + int.from_bytes(data[start : start + 4], "big")) <= len(data):
-        yield data[start + 4 : start + 8], start, end
-        start = end
-
-
-def _strip_png(data: bytes) -> bytes:
-    """The PNG without text and colour profile.
-
-    Nothing here reads them, and Pillow would inflate them, refuse the image where they are
-    long, and take a text called ``transparency`` for the image's own.
-    """
-    unread = {b"iCCP", b"iTXt", b"tEXt", b"zTXt"}
-    kept, start = [], 0
-    for kind, chunk_start, chunk_end in _png_chunks(data):
-        if kind in unread:
-            kept.append(data[start:chunk_start])
-            start = chunk_end
-    return b"".join([*kept, data[start:]]) if kept else data
-
-
-def _gif_end(data: bytes) -> tuple[bool, int]:
-    """Whether the file ends before its end mark, and how many frames it has begun."""
-    frames = 0
-    try:
-        position = 13 + _gif_palette_length(data[10])
-        while (kind := data[position]) in b"\x21\x2c":
-            if kind == 0x2C:
-                frames += 1
-                position += 10 + _gif_palette_length(data[position + 9]) + 1
-            else:
-                position += 2
-            while length := data[position]:
-                position += 1 + length
-            position += 1
-    except IndexError:
-        return True, frames
-    return False, frames
-
-
-def _gif_palette_length(flags: int) -> int:
-    return 3 << 1 + (flags & 7) if flags & 0x80 else 0
-
-
-_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}
-"""Bytes of one value of each type."""
-_TIFF_PIECES = ((273, 279), (324, 325))
-"""Tags of where the strips, or the tiles, begin and how many bytes each has."""
-
-
-def _tiff_ends_early(data: bytes) -> bool:
-    order = "<" if data[:1] == b"I" else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
-    offset, count, entry = ("Q", "Q", "HHQ") if big else ("I", "H", "HHI")
-    inline = 8 if big else 4
-    lists: dict[int, NDArray[np.uint64]] = {}
-    try:
-        (start,) = struct.unpack_from(order + offset, data, inline)
-        (entries,) = struct.unpack_from(order + count, data, start)
-        start += struct.calcsize(order + count)
-        for _ in range(entries):
-            tag, kind, length = struct.unpack_from(order + entry, data, start)
-            start += struct.calcsize(order + entry)
-            place, size = start, length * _TIFF_SIZES.get(kind, 0)
-            if size > inline:
-                (place,) = struct.unpack_from(order + offset, data, start)
-            if place + size > len(data):
-                return True
-            if kind in (3, 4, 16) and length and any(tag in pair for pair in _TIFF_PIECES):
-                numbers = np.dtype(f"{order}u{_TIFF_SIZES[kind]}")
-                lists[tag] = np.frombuffer(data, numbers, length, place).astype(np.uint64)
-            start += inline
-    except (struct.error, OverflowError):  # the directory itself is past the end
-        return True
-    for begin, size in _TIFF_PIECES:
-        if begin in lists and size in lists:
-            pieces = min(len(lists[begin]), len(lists[size]))
-            if (lists[begin][:pieces] + lists[size][:pieces] > len(data)).any():
-                return True
-    return False
 
 
 _PILLOW_WARNINGS = r"PIL(\.|$)"

@@ -34,7 +34,8 @@ from PIL.Image import Resampling
 from PIL.ImageFilter import GaussianBlur
 
 from item.errors import UsageError
-from item.images.decode import Decoding, Format, ImageError, decode, image_id
+from item.images.decode import Decoding, Format, decode, image_id
+from item.images.errors import ImageError
 from item.tables import ErrorCode
 
 STEPS = (

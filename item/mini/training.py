@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from item.grounding import CropGrid, crop_grid
+from item.crop_grid import CropGrid, crop_grid
 from item.mini.backbone import Backbone, normalise, slices
 from item.mini.captioner import (
     END,

@@ -34,15 +34,14 @@ from item.errors import UsageError
 from item.grounding import (
     DetectorGrounding,
     GroundingSettings,
-    PhraseExtraction,
     check_grounder,
-    check_phrase_pipeline,
     grid_of,
     grounder_revision,
 )
 from item.images.decode import Decoding
 from item.models import files
 from item.models.files import ModelFiles
+from item.phrases import PhraseExtraction, check_phrase_pipeline
 from item.settings import overridden, validated
 from item.tables import SCHEMA_VERSION
 

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from item.explain.pictures import thumbnail
-from item.images.decode import Decoding, ImageError, image_id
+from item.images.decode import Decoding, image_id
+from item.images.errors import ImageError
 from item.tables import EVIDENCE, SCHEMA_VERSION
 from pipelines.input import reading
 from pipelines.input.plan import InputPlan

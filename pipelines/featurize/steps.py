@@ -15,10 +15,12 @@ from item import misalignment
 from item.captioning import load_captioner
 from item.embedding import DualEncoder, load_dual_encoder
 from item.errors import UsageError
-from item.grounding import PhraseExtractor, load_grounder
-from item.images.decode import ImageError, crop, decode, image_id
+from item.grounding import load_grounder
+from item.images.decode import crop, decode, image_id
+from item.images.errors import ImageError
 from item.images.file_claims import digital_source_type
 from item.images.perturb import NONE, Perturbation
+from item.phrases import PhraseExtractor
 from item.profiles import Profile, Resources
 from item.tables import OBJECT, ErrorCode, Status
 from pipelines.runtime.stages import ERRORS, PENDING, Columns, RowError, Stage, groups, through

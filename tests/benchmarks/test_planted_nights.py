@@ -13,7 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.planted_nights import BROKEN, REPEATED, Picture, app, differences, plant
-from item.images.decode import Decoding, ImageError, decode
+from item.images.decode import Decoding, decode
+from item.images.errors import ImageError
 from tests.support.dumps import parquet_of
 from tests.support.photographs import photographs
 

@@ -8,14 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from item.crop_grid import CropGrid, CropGridGrounder, crop_grid
 from item.errors import UsageError
-from item.grounding import (
-    CropGrid,
-    CropGridGrounder,
-    PhraseExtraction,
-    PhraseExtractor,
-    crop_grid,
-)
+from item.phrases import PhraseExtraction, PhraseExtractor
 
 # Phrases
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from item.explain.pictures import LEAST_SIDE, LINE, OTHERS, WEAKEST, annotate, drawable, thumbnail
 from item.explain.sentences import NamedObject
-from item.images.decode import Decoding, ImageError
+from item.images.decode import Decoding
+from item.images.errors import ImageError
 from item.tables import ErrorCode
 from tests.support.odd_files import ODD_FILES, encode, flat
 from tests.support.photographs import photograph

@@ -14,16 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from pydantic import ValidationError
 
-from item.images.decode import (
-    Decoding,
-    Image,
-    ImageError,
-    crop,
-    decode,
-    estimate_jpeg_quality,
-    image_id,
-    squash,
-)
+from item.images.decode import Decoding, Image, crop, decode, image_id, squash
+from item.images.errors import ImageError
+from item.images.jpeg_quality import estimate_jpeg_quality
 from item.tables import ErrorCode, Note
 from tests.support.odd_files import (
     ODD_FILES,

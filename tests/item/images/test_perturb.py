@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
 from item.errors import UsageError
-from item.images.decode import Decoding, ImageError, decode, estimate_jpeg_quality
+from item.images.decode import Decoding, decode
+from item.images.errors import ImageError
+from item.images.jpeg_quality import estimate_jpeg_quality
 from item.images.perturb import STANDARD, STEPS, Perturbation
 from item.tables import ErrorCode
 from tests.support.odd_files import ODD_FILES, encode, flat, quadrants, textured, turned

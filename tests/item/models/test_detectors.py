@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from item.boxes import fitted_box
+from item.crop_grid import CropGrid, CropGridGrounder
 from item.errors import UsageError
-from item.grounding import CropGrid, CropGridGrounder
+from item.grounding import DetectorGrounder
 from item.models.batching import CPU_BATCH
-from item.models.detectors import Detector, DetectorGrounder, detector_family, fitted_box
+from item.models.detectors import Detector, detector_family
 from tests.support.photographs import photograph
 from tests.support.tiny_checkpoints.detectors import tiny_grounding_dino, tiny_owlv2, tiny_owlvit
 

@@ -1,0 +1,51 @@
+"""Boxes in a picture: x0, y0, x1, y1 in pixels."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+"""An RGB array of shape (height, width, 3)."""
+
+
+def fitted_box(
+    box: NDArray[np.float32], width: int, height: int, padding: float = 0.0, min_side: int = 1
+) -> NDArray[np.float32]:
+    """A box clipped to its picture, widened, and then grown where it is still too small.
+
+    Parameters
+    ----------
+    box : x0, y0, x1, y1 in pixels, perhaps outside the picture
+    width, height : of the picture in pixels
+    padding : fraction of the clipped box's sides that is added on each side
+    min_side : pixels; a shorter side becomes this long, from one whole pixel to another, or a
+        pixel longer if it takes that to hold the box
+
+    Returns
+    -------
+    float32 ndarray of shape (4,), inside the picture and around the clipped box.
+    """
+    x0, y0, x1, y1 = map(float, box)
+    x0, x1 = _fitted_span(x0, x1, width, padding, min_side)
+    y0, y1 = _fitted_span(y0, y1, height, padding, min_side)
+    return np.array([x0, y0, x1, y1], np.float32)
+
+
+def _fitted_span(
+    start: float, end: float, length: int, padding: float, min_side: int
+) -> tuple[float, float]:
+    start, end = (min(max(place, 0.0), float(length)) for place in (start, end))
+    wider = padding * (end - start)
+    start = float(np.float32(max(start - wider, 0.0)))
+    end = float(np.float32(min(end + wider, float(length))))
+    side = min(min_side, length)
+    if end - start >= side:
+        return start, end
+    start, end = math.floor(start), math.ceil(end)
+    missing = max(side - (end - start), 0)
+    grown = end - start + missing
+    start = max(min(start - missing // 2, length - grown), 0)
+    return start, start + grown
