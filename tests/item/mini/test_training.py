@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from item.mini import training
+from item.mini import dual_encoder_training
 from item.mini.captioner import (
     END,
+    MAX_WORDS,
     PAD,
     SPECIAL,
     START,
@@ -16,24 +17,26 @@ from item.mini.captioner import (
     load_decoder,
     save_decoder,
 )
-from item.mini.imagenet_words import everyday_names
-from item.mini.training import (
+from item.mini.captioner_training import (
     CaptionerRecipe,
-    DualEncoderRecipe,
-    Photographs,
     _renamed,
     _swap_class,
-    cache_maps,
     caption_metrics,
     captions_of,
     encode,
-    info_nce,
     language_of,
-    retrieval,
     train_captioner,
-    train_dual_encoder,
     vocabulary_of,
 )
+from item.mini.dual_encoder_training import (
+    DualEncoderRecipe,
+    info_nce,
+    retrieval,
+    train_dual_encoder,
+)
+from item.mini.imagenet_words import everyday_names
+from item.mini.photographs import VIEWS, Photographs, cache_maps
+from item.mini.text_backbone import TextBackbone, TokenStates
 
 THINGS = ("dog", "cat", "red car", "horse", "bird", "boat", "tree", "guitar")
 PLACES = ("the snow", "a street")
@@ -93,15 +96,15 @@ def test_views_and_grid_are_cached_once(tmp_path):
     pictures = [np.full((100 + row, 150, 3), 40 * row, np.uint8) for row in range(3)]
     said = []
     cache_maps(pictures, tmp_path, said.append)
-    assert len(said) == len(training.VIEWS) + 1
-    for view in training.VIEWS:
+    assert len(said) == len(VIEWS) + 1
+    for view in VIEWS:
         assert np.load(tmp_path / f"{view}.npy").shape == (3, 7, 7, 320)
     grid = np.load(tmp_path / "grid.npy")
     assert grid.dtype == np.float16
     assert (grid.shape[0], *grid.shape[2:]) == (3, 4, 4, 320)
     assert not list(tmp_path.glob("*.partial.npy"))
     cache_maps(pictures, tmp_path, said.append)
-    assert len(said) == len(training.VIEWS) + 1
+    assert len(said) == len(VIEWS) + 1
 
 
 # Losses and metrics
@@ -143,7 +146,7 @@ class Numbers:
 
 @pytest.mark.parametrize(("beside", "found"), [(0, 1.0), (30, 0.0)])
 def test_retrieval_on_perfect_and_on_useless_embeddings(monkeypatch, beside, found):
-    monkeypatch.setattr(training, "TextBackbone", Numbers)
+    monkeypatch.setattr(dual_encoder_training, "TextBackbone", Numbers)
     maps = np.zeros((12, 7, 7, 320), np.float16)
     maps[:, 0, 0, 0] = np.arange(12)
     numbered = Photographs(
@@ -194,9 +197,9 @@ def test_maps_have_channels_first(photographs):
 
 
 def test_token_states_are_those_of_the_backbone_padded():
-    text = training.TextBackbone()
+    text = TextBackbone()
     texts = ["a cat", "a dog runs through the deep snow"]
-    states, mask = training.TokenStates(text, texts).of(texts)
+    states, mask = TokenStates(text, texts).of(texts)
     expected, expected_mask = text(texts)
     assert torch.equal(mask, expected_mask)
     torch.testing.assert_close(states[mask], expected[mask], atol=2e-3, rtol=2e-3)
@@ -228,7 +231,7 @@ def test_encoded_captions_are_padded_between_start_and_end():
 
 def test_encoded_captions_are_cut_at_the_longest_caption():
     found = encode([[["a"] * 50]], {"a": 4})
-    assert found.shape == (1, 1, training.MAX_WORDS + 2)
+    assert found.shape == (1, 1, MAX_WORDS + 2)
     assert found[0, 0, -1] == END
 
 

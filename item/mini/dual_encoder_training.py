@@ -1,0 +1,166 @@
+"""How the dual encoder of ``mini`` was trained; ``jobs/train_mini.py`` runs it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from item.mini.backbone import Backbone, slices
+from item.mini.dual_encoder import JointSpace, expected_names
+from item.mini.imagenet_words import everyday_names
+from item.mini.photographs import Photographs, batches, grid_logits
+from item.mini.text_backbone import TextBackbone, TokenStates
+
+
+@dataclass(frozen=True)
+class DualEncoderRecipe:
+    """Hyperparameters of the joint space; ``phrase_weight`` 0 leaves grounding out."""
+
+    epochs: int = 14
+    batch: int = 512
+    phrase_batch: int = 96
+    phrase_weight: float = 0.5
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    dropout: float = 0.1
+    seed: int = 0
+
+
+def train_dual_encoder(
+    photographs: Photographs, recipe: DualEncoderRecipe, say: Callable[[str], None]
+) -> tuple[JointSpace, Tensor]:
+    """Contrastive training of the joint space on images, captions, crops and phrases.
+
+    Whole images against captions with InfoNCE (CLIP, Radford et al. 2021). Phrases
+    against images by their best crop, a multiple-instance form of the same loss: no box
+    is ever shown, the crop that fits best carries the gradient.
+
+    Returns
+    -------
+    space : the trained part, in evaluation mode
+    names : (1000, 384) sentence embeddings of the ImageNet classes
+    """
+    torch.manual_seed(recipe.seed)
+    chooser = random.Random(recipe.seed)
+    text = TextBackbone()
+    names = text.sentences(everyday_names())
+    space = JointSpace(recipe.dropout)
+    backbone = Backbone()
+    _start_from(space, backbone)
+    crop_logits = None if photographs.grid is None else grid_logits(photographs.grid, backbone)
+    captions = TokenStates(text, [c for some in photographs.captions for c in some])
+    prompts = TokenStates(
+        text, [f"a photo of {p}" for p in sorted({p for some in photographs.phrases for p in some})]
+    )
+    optimiser = torch.optim.AdamW(
+        space.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    steps = recipe.epochs * (len(photographs) // recipe.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, recipe.learning_rate, total_steps=steps, pct_start=0.1
+    )
+    average = torch.optim.swa_utils.AveragedModel(
+        space, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.98)
+    )
+    for epoch in range(recipe.epochs):
+        space.train()
+        losses = []
+        for rows in batches(len(photographs), recipe.batch, chooser):
+            views = [chooser.randrange(len(photographs.views)) for _ in rows]
+            chosen = [chooser.choice(photographs.captions[row]) for row in rows]
+            logits = photographs.class_logits(rows, views)
+            images = space.images(photographs.maps(rows, views), expected_names(logits, names))
+            texts = space.texts(*captions.of(chosen))
+            scale = torch.exp(-space.log_temperature).clamp(max=100)
+            loss = info_nce(scale * images @ texts.T)
+            if recipe.phrase_weight and photographs.grid is not None:
+                some = [row for row in rows if photographs.phrases[row]][: recipe.phrase_batch]
+                similarity = _phrase_similarity(
+                    space, photographs, crop_logits, names, prompts, some, chooser
+                )
+                loss = loss + recipe.phrase_weight * info_nce(scale * similarity)
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(space.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            average.update_parameters(space)
+            losses.append(loss.item())
+        say(f"dual encoder: epoch {epoch + 1}/{recipe.epochs}, loss {np.mean(losses):.3f}")
+    trained: JointSpace = average.module
+    return trained.eval(), names
+
+
+def info_nce(logits: Tensor) -> Tensor:
+    """Symmetric InfoNCE: row i belongs to column i."""
+    target = torch.arange(len(logits))
+    return (cross_entropy(logits.float(), target) + cross_entropy(logits.float().T, target)) / 2
+
+
+def _phrase_similarity(
+    space: JointSpace,
+    photographs: Photographs,
+    crop_logits: Tensor | None,
+    names: Tensor,
+    prompts: TokenStates,
+    rows: list[int],
+    chooser: random.Random,
+) -> Tensor:
+    """Best-crop similarities (n, n) of one phrase of each image against each image."""
+    assert photographs.grid is not None and crop_logits is not None
+    phrases = [f"a photo of {chooser.choice(photographs.phrases[row])}" for row in rows]
+    crops = torch.from_numpy(photographs.grid[rows]).flatten(0, 1).permute(0, 3, 1, 2).float()
+    expected = expected_names(crop_logits[rows].flatten(0, 1), names)
+    regions = space.images(crops, expected).unflatten(0, (len(rows), -1))
+    texts = space.texts(*prompts.of(phrases))
+    similarity = torch.einsum("pd,ikd->pik", texts, regions)
+    # A soft maximum lets more than the one best crop learn.
+    return (similarity * (similarity.detach() * 20).softmax(2)).sum(2)
+
+
+@torch.inference_mode()
+def retrieval(space: JointSpace, names: Tensor, photographs: Photographs) -> dict[str, float]:
+    """Recall at 1, 5, 10 on n images and their captions, the usual retrieval protocol.
+
+    An image counts as found by a caption when it ranks among the first k of all images;
+    a caption of an image when any of its captions ranks among the first k of all.
+    """
+    text = TextBackbone()
+    rows = list(range(len(photographs)))
+    images = torch.cat(
+        [
+            space.images(
+                photographs.maps(part, [0] * len(part)),
+                expected_names(photographs.class_logits(part, [0] * len(part)), names),
+            )
+            for part in slices(rows, 128)
+        ]
+    )
+    owners = torch.tensor([row for row in rows for _ in photographs.captions[row]])
+    every = [caption for some in photographs.captions for caption in some]
+    texts = torch.cat([space.texts(*text(part)) for part in slices(every, 256)])
+    similarity = images @ texts.T
+    found: dict[str, float] = {}
+    for k in (1, 5, 10):
+        best_texts = owners[similarity.topk(k, dim=1).indices]
+        own = (best_texts == torch.arange(len(images)).unsqueeze(1)).any(1)
+        best_images = similarity.T.topk(k, dim=1).indices
+        found[f"image_to_text_r{k}"] = float(own.float().mean())
+        found[f"text_to_image_r{k}"] = float(
+            (best_images == owners.unsqueeze(1)).any(1).float().mean()
+        )
+    return found
+
+
+def _start_from(space: JointSpace, backbone: Backbone) -> None:
+    """The head starts as ImageNet's, which classifies already."""
+    convolution = backbone.conv_head.conv
+    with torch.no_grad():
+        space.head.weight.copy_(convolution.weight)
+        space.head.bias.copy_(convolution.bias)
