@@ -150,7 +150,7 @@ def load_dual_encoder(
 
 def clip_files(settings: OpenClip) -> ModelFiles:
     """The model's files, with a pair of open_clip's replaced by the repository it means."""
-    from item.models.open_clip_encoder import hub_id
+    from item.models.open_clip_files import hub_id
 
     return settings.files.model_copy(update={"source": hub_id(settings.files.source)})
 

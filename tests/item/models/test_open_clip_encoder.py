@@ -19,12 +19,9 @@ from safetensors.torch import load_file
 
 from item.errors import UsageError
 from item.models import open_clip_encoder
-from item.models.open_clip_encoder import (
-    OpenClipEncoder,
-    Preprocessing,
-    embedding_dimensions,
-    hub_id,
-)
+from item.models.open_clip_encoder import OpenClipEncoder
+from item.models.open_clip_files import hub_id
+from item.models.open_clip_preprocessing import Preprocessing
 from tests.support.tiny_checkpoints.clips import (
     change_config,
     tiny_clip,
@@ -376,12 +373,6 @@ def test_the_repository_chooses_its_colours_and_resizing(clip_copy, encoders, tm
     assert np.abs(found - encoders["clip"].embed_images([picture])).max() > 1e-3
 
 
-def test_dimensions_are_in_the_configuration(folders, encoders):
-    for kind, folder in folders.items():
-        assert embedding_dimensions(folder) == encoders[kind].dimensions
-    assert embedding_dimensions(folders["siglip"]) == 96
-
-
 def test_open_clips_weights_go_before_others_in_the_folder(clip_copy, encoders):
     for name in ("aaa.safetensors", "model.safetensors", "open_clip_pytorch_model.bin"):
         (clip_copy / name).write_bytes(b"timm's, say")
@@ -414,8 +405,6 @@ def refused(folder, **keys):
 def test_a_missing_folder_is_refused(tmp_path):
     sentence = refused(tmp_path / "none")
     assert sentence.startswith("There is no folder")
-    with pytest.raises(UsageError, match="no folder"):
-        embedding_dimensions(tmp_path / "none")
 
 
 def test_a_folder_of_something_else_is_refused(clip_copy):
@@ -652,9 +641,10 @@ def test_a_folder_called_like_a_pair_is_a_folder(tmp_path, monkeypatch):
 
 def test_open_clip_is_imported_only_by_whom_needs_it(folders):
     code = (
-        "import sys; from item.models.open_clip_encoder import embedding_dimensions, hub_id; "
+        "import sys; from item.models.open_clip_files import hub_id, read_config; "
         "from pathlib import Path; "
-        f"assert embedding_dimensions(Path({str(folders['clip'])!r})) == 24; "
+        f"config = read_config(Path({str(folders['clip'])!r})); "
+        "assert config['model_cfg']['embed_dim'] == 24; "
         "assert hub_id('timm/ViT-B-16-SigLIP') == 'timm/ViT-B-16-SigLIP'; "
         "print({'open_clip', 'timm', 'transformers', 'torchvision'} & set(sys.modules))"
     )

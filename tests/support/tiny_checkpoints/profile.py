@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from item.models.open_clip_encoder import embedding_dimensions
 from item.profiles import Profile, load_profile
 from tests.support.tiny_checkpoints.captioners import tiny_blip
 from tests.support.tiny_checkpoints.clips import tiny_clip
@@ -26,5 +26,6 @@ def settings(folder: Path, detector: Any = tiny_owlv2, clip: Any = tiny_clip) ->
 def tiny(folder: Path, overrides: dict[str, Any], **kinds: Any) -> Profile:
     """The base profile with tiny checkpoints; the dimensions are those of the tiny CLIP."""
     found = settings(folder, **kinds)
-    width = embedding_dimensions(Path(found["clip.files"]["source"]))
+    config = Path(found["clip.files"]["source"], "open_clip_config.json")
+    width = json.loads(config.read_text())["model_cfg"]["embed_dim"]
     return load_profile("base", found | {"clip.dimensions": width} | overrides)
