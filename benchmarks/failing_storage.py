@@ -22,7 +22,7 @@ import typer
 
 from benchmarks.killed_nights import s3_server
 from benchmarks.planted_nights import DUMP, PLAN, differences, read_manifest
-from pipelines.storage.files import Storage, filesystem
+from pipelines.storage.access import Storage, filesystem
 from tests.support.flaky_s3 import FlakyS3
 
 

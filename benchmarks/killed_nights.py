@@ -41,7 +41,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.planted_nights import DUMP, plant, read_manifest, read_pictures
-from pipelines.storage.files import Storage, filesystem, is_s3, join
+from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.urls import is_s3, join
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NIGHTS = 2

@@ -37,7 +37,8 @@ from rich.table import Table
 
 from item.statistics.calibration import Verdict
 from item.tables import ErrorCode
-from pipelines.storage.files import Storage, filesystem, join
+from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.urls import join
 
 FIRST_NIGHT = date(2026, 1, 29)
 BROKEN = 0.05

@@ -23,7 +23,9 @@ from pipelines.featurize.configuration import parse_settings, resolve
 from pipelines.featurize.one_image import featurize_one, read_one
 from pipelines.input.files import readable
 from pipelines.score.heads import load_head
-from pipelines.storage.files import Storage, check_writable, filesystem, join, write_atomically
+from pipelines.storage.access import Storage, check_writable, filesystem
+from pipelines.storage.atomic import write_atomically
+from pipelines.storage.urls import join
 
 EXIT_NOT_SCORED = 3
 """The image cannot be used; the explanation says why."""

@@ -24,7 +24,7 @@ from item.models.mirror import mirror
 from item.profiles import load_profile
 from jobs.command_line import Set, application, console, refusals
 from pipelines.featurize.configuration import parse_settings
-from pipelines.storage.files import Storage, check_writable
+from pipelines.storage.access import Storage, check_writable
 
 app = application()
 

@@ -30,7 +30,7 @@ from jobs.command_line import (
 from pipelines.evaluate.robustness.configuration import resolve
 from pipelines.evaluate.robustness.job import REPORT, plan_robustness, run_robustness
 from pipelines.featurize.configuration import parse_settings
-from pipelines.storage.files import join, redact
+from pipelines.storage.urls import join, redact
 
 app = application()
 

@@ -34,13 +34,9 @@ from pipelines.audit.numbers import AuditOptions as AuditOptions
 from pipelines.audit.page import as_html, page_of
 from pipelines.audit.rows import AuditRows, nights, read
 from pipelines.score.heads import load_head
-from pipelines.storage.files import (
-    Storage,
-    check_writable,
-    filesystem,
-    redact,
-    write_atomically,
-)
+from pipelines.storage.access import Storage, check_writable, filesystem
+from pipelines.storage.atomic import write_atomically
+from pipelines.storage.urls import redact
 from pipelines.tables.published import nights_between
 
 ENDING = ".html"

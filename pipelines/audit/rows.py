@@ -24,7 +24,8 @@ from fsspec import AbstractFileSystem
 from numpy.typing import NDArray
 
 from item.errors import UsageError
-from pipelines.storage.files import Storage, check_readable, filesystem, redact
+from pipelines.storage.access import Storage, check_readable, filesystem
+from pipelines.storage.urls import redact
 from pipelines.tables.published import date_of
 
 One = TypeVar("One")

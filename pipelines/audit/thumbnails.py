@@ -15,7 +15,7 @@ from item.tables import EVIDENCE, SCHEMA_VERSION
 from pipelines.input import reading
 from pipelines.input.plan import InputPlan
 from pipelines.input.reading import Reading
-from pipelines.storage.files import Storage
+from pipelines.storage.access import Storage
 from pipelines.tables.provenance import encoded
 from pipelines.tables.published import PublishedTable
 from pipelines.tables.row_keys import RowKeys

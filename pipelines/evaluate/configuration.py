@@ -11,7 +11,7 @@ from item.heads.settings import HeadSettings
 from item.statistics.calibration import OperatingPoints
 from pipelines.evaluate.protocols import LEAVE_ONE_OUT, ONE_TO_ALL, PAIRS
 from pipelines.featurize.configuration import resolved
-from pipelines.storage.files import Storage
+from pipelines.storage.access import Storage
 
 
 class EvaluateConfiguration(BaseModel):

@@ -27,7 +27,9 @@ from pipelines.evaluate.plan import EvaluationPlan
 from pipelines.evaluate.protocols import SENTENCES
 from pipelines.evaluate.tabulate import tabulate
 from pipelines.runtime.start import start_ray
-from pipelines.storage.files import filesystem, join, write_atomically
+from pipelines.storage.access import filesystem
+from pipelines.storage.atomic import write_atomically
+from pipelines.storage.urls import join
 from pipelines.tables.provenance import code_version
 
 

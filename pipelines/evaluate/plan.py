@@ -24,7 +24,7 @@ from pipelines.evaluate.protocols import (
     trained_head_trial,
 )
 from pipelines.score.heads import load_head
-from pipelines.storage.files import Storage, check_writable
+from pipelines.storage.access import Storage, check_writable
 from pipelines.train.metadata import metadata_column
 from pipelines.train.rows import LabelledRows, read_labelled
 

@@ -14,7 +14,7 @@ from item.images.perturb import NONE, Perturbation
 from item.profiles import Profile, load_profile
 from item.settings import overridden, validated
 from pipelines.input.plan import InputOptions
-from pipelines.storage.files import Storage
+from pipelines.storage.access import Storage
 
 Configuration = TypeVar("Configuration", bound=BaseModel)
 

@@ -15,17 +15,10 @@ from item.tables import IMAGES, Status
 from pipelines.featurize.steps import stages
 from pipelines.input.rows import InputRow
 from pipelines.runtime.stages import Stage, run_stage
-from pipelines.storage.files import (
-    Location,
-    Storage,
-    TooLargeError,
-    check_readable,
-    fetch,
-    is_s3,
-    normalise,
-    reason,
-    redact,
-)
+from pipelines.storage.access import Storage, check_readable, reason
+from pipelines.storage.allowed import Location
+from pipelines.storage.fetching import TooLargeError, fetch
+from pipelines.storage.urls import is_s3, normalise, redact
 from pipelines.tables.features import as_features
 
 

@@ -21,7 +21,7 @@ import ray.data
 from numpy.typing import NDArray
 
 from item.tables import Status, features_schema
-from pipelines.storage.files import Storage, filesystem
+from pipelines.storage.access import Storage, filesystem
 from pipelines.tables.features import PART, REPEAT, FeatureTable, PartWriter
 from pipelines.tables.published import conformed, date_of
 from pipelines.tables.row_keys import RowKeys

@@ -28,15 +28,9 @@ from pipelines.runtime.memory import PeakMemory
 from pipelines.runtime.progress import Progress, Tally
 from pipelines.runtime.stages import groups, through, workers
 from pipelines.runtime.start import start_ray
-from pipelines.storage.files import (
-    check_readable,
-    check_writable,
-    join,
-    normalise,
-    redact,
-    take_retries,
-    write_atomically,
-)
+from pipelines.storage.access import check_readable, check_writable, take_retries
+from pipelines.storage.atomic import write_atomically
+from pipelines.storage.urls import join, normalise, redact
 from pipelines.tables.features import REPEAT, FeatureTable, PartWriter, WorkWriter, summed
 from pipelines.tables.lease import Lease, lease_on
 from pipelines.tables.provenance import provenance, versions

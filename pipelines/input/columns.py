@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from item.errors import UsageError
 from pipelines.input.files import open_file, uri_of, valid_date
-from pipelines.storage.files import Storage, public_uri, reason
+from pipelines.storage.access import Storage, reason
+from pipelines.storage.urls import public_uri
 
 _PARQUET_BUFFER = 4 << 20
 

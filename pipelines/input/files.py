@@ -11,7 +11,9 @@ from typing import IO, Literal
 from fsspec.implementations.local import LocalFileSystem
 
 from item.errors import UsageError
-from pipelines.storage.files import Roots, Storage, filesystem, is_s3, join
+from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.allowed import Roots
+from pipelines.storage.urls import is_s3, join
 
 Kind = Literal["images", "parquet", "webdataset"]
 

@@ -38,7 +38,8 @@ from pipelines.input.files import (
     uri_of,
 )
 from pipelines.input.rows import as_label
-from pipelines.storage.files import Storage, check_readable, filesystem, normalise, reason, redact
+from pipelines.storage.access import Storage, check_readable, filesystem, reason
+from pipelines.storage.urls import normalise, redact
 
 
 class InputOptions(BaseModel):

@@ -40,17 +40,10 @@ from pipelines.input.files import date_in, source_in, uri_of
 from pipelines.input.plan import ImageFiles, InputPlan, ParquetRows, Piece
 from pipelines.input.rows import TABLE_ROWS, InputRow, as_label, tables
 from pipelines.runtime.progress import tell_retries
-from pipelines.storage.files import (
-    Location,
-    Roots,
-    Storage,
-    TooLargeError,
-    fetch,
-    is_s3,
-    join,
-    reason,
-    redact,
-)
+from pipelines.storage.access import Storage, reason
+from pipelines.storage.allowed import Location, Roots
+from pipelines.storage.fetching import TooLargeError, fetch
+from pipelines.storage.urls import is_s3, join, redact
 from pipelines.tables.row_keys import RowKeys
 
 

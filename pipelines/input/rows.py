@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from item.tables import IMAGES, ErrorCode, Status
-from pipelines.storage.files import Location
+from pipelines.storage.allowed import Location
 
 TABLE_BYTES = 64 << 20
 """About how many bytes a table that a read task yields may hold."""

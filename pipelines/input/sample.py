@@ -19,7 +19,9 @@ from pipelines.input import plan as inputs
 from pipelines.input.columns import batches, open_parquet, reading_failure, texts
 from pipelines.input.plan import InputOptions, ParquetRows
 from pipelines.input.rows import as_label
-from pipelines.storage.files import Storage, filesystem, join, normalise, redact, write_atomically
+from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.atomic import write_atomically
+from pipelines.storage.urls import join, normalise, redact
 
 COLUMNS = ("uri", "bytes", "label")
 """What an input must have for a sample to be drawn from it."""

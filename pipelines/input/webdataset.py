@@ -17,7 +17,9 @@ from item.tables import ErrorCode
 from pipelines.input.files import extension, is_hidden, may_be_image, open_file, readable, uri_of
 from pipelines.input.rows import TABLE_BYTES, InputRow, as_label
 from pipelines.input.tars import DamagedError, Member, Tar
-from pipelines.storage.files import Storage, TooLargeError, filesystem, is_s3, join, redact
+from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.fetching import TooLargeError
+from pipelines.storage.urls import is_s3, join, redact
 from pipelines.tables.row_keys import RowKeys
 
 logger = logging.getLogger(__name__)

@@ -38,17 +38,15 @@ from pipelines.featurize.configuration import FeaturizeConfiguration
 from pipelines.input.plan import InputOptions
 from pipelines.score import job as scoring
 from pipelines.score.heads import load_head
-from pipelines.storage.files import (
+from pipelines.storage.access import (
     Storage,
     check_readable,
     check_writable,
     filesystem,
-    join,
-    normalise,
-    redact,
     take_retries,
-    write_atomically,
 )
+from pipelines.storage.atomic import write_atomically
+from pipelines.storage.urls import join, normalise, redact
 from pipelines.tables.features import FeatureTable
 from pipelines.tables.lease import Lease, LeaseHeldError, lease_on
 from pipelines.tables.provenance import encoded

@@ -5,7 +5,8 @@ from __future__ import annotations
 import posixpath
 
 from item.heads.head import Head
-from pipelines.storage.files import Storage, filesystem, is_s3, redact
+from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.urls import is_s3, redact
 
 
 def load_head(url: str, storage: Storage) -> Head:

@@ -16,7 +16,8 @@ from pipelines.featurize import run as runs
 from pipelines.featurize.configuration import FeaturizeConfiguration, resolved_with_profile
 from pipelines.score import job as scoring
 from pipelines.score.heads import load_head
-from pipelines.storage.files import check_readable, check_writable, normalise
+from pipelines.storage.access import check_readable, check_writable
+from pipelines.storage.urls import normalise
 from pipelines.tables.features import FeatureTable
 
 

@@ -37,14 +37,14 @@ from pipelines.runtime.memory import PeakMemory
 from pipelines.runtime.progress import Progress, Tally, tell_retries
 from pipelines.runtime.start import start_ray
 from pipelines.score.heads import load_head
-from pipelines.storage.files import (
+from pipelines.storage.access import (
     Storage,
     check_readable,
     check_writable,
     filesystem,
-    redact,
     take_retries,
 )
+from pipelines.storage.urls import redact
 from pipelines.tables.features import FeatureTable
 from pipelines.tables.lease import lease_on
 from pipelines.tables.provenance import code_version, encoded, versions

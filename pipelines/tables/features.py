@@ -19,7 +19,7 @@ from item.images.perturb import NONE
 from item.tables import Status, features_schema
 from pipelines.runtime.progress import tell_retries
 from pipelines.runtime.stages import PENDING, SECONDS
-from pipelines.storage.files import Storage
+from pipelines.storage.access import Storage
 from pipelines.tables.provenance import decoded, encoded, with_part_facts
 from pipelines.tables.published import Part, PublishedTable, date_of, row_groups, write_part
 from pipelines.tables.row_keys import RowKeys

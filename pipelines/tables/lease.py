@@ -42,7 +42,9 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from item.errors import UsageError
-from pipelines.storage.files import Storage, filesystem, join, reason, redact, write_atomically
+from pipelines.storage.access import Storage, filesystem, reason
+from pipelines.storage.atomic import write_atomically
+from pipelines.storage.urls import join, redact
 
 FOLDER = "_leases"
 

@@ -30,7 +30,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from pipelines.storage.files import Storage, filesystem, join, replacing, write_atomically
+from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.atomic import replacing, write_atomically
+from pipelines.storage.urls import join
 from pipelines.tables.provenance import decoded, encoded
 
 STAGING = "_staging"

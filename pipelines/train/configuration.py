@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from item.heads.settings import HeadSettings
 from item.statistics.calibration import OperatingPoints
 from pipelines.featurize.configuration import resolved
-from pipelines.storage.files import Storage
+from pipelines.storage.access import Storage
 
 
 class TrainConfiguration(BaseModel):

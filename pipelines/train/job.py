@@ -18,7 +18,9 @@ from item.heads.settings import Balance, Kind, balanced_weights
 from item.statistics.calibration import fit_familiarity, fit_platt, fit_thresholds
 from item.statistics.metrics import summary
 from pipelines.runtime.start import start_ray
-from pipelines.storage.files import filesystem, join, redact, write_atomically
+from pipelines.storage.access import filesystem
+from pipelines.storage.atomic import write_atomically
+from pipelines.storage.urls import join, redact
 from pipelines.tables.provenance import code_version, versions
 from pipelines.train.plan import CHECKPOINTS, TrainingPlan
 from pipelines.train.progress import Bulletin, TrainingProgress

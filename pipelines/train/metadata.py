@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from item.errors import UsageError
-from pipelines.storage.files import Storage, check_readable, filesystem, redact
+from pipelines.storage.access import Storage, check_readable, filesystem
+from pipelines.storage.urls import redact
 
 
 def metadata_column(uris: Any, metadata: str, column: str, storage: Storage) -> pa.Array:

@@ -12,7 +12,8 @@ import numpy as np
 from item.errors import UsageError
 from item.heads.head import DESCRIPTION
 from item.statistics.calibration import fit_thresholds
-from pipelines.storage.files import check_writable, filesystem, redact
+from pipelines.storage.access import check_writable, filesystem
+from pipelines.storage.urls import redact
 from pipelines.train.configuration import TrainConfiguration
 from pipelines.train.rows import Indices, LabelledRows, counted, read_labelled
 from pipelines.train.split import Split, split

@@ -19,7 +19,8 @@ from scipy.sparse.csgraph import connected_components
 from item.errors import UsageError
 from item.heads.columns import COLUMNS, Evidence
 from item.tables import SCHEMA_VERSION, Status
-from pipelines.storage.files import Storage, check_readable, filesystem, is_s3, redact
+from pipelines.storage.access import Storage, check_readable, filesystem
+from pipelines.storage.urls import is_s3, redact
 from pipelines.tables.provenance import decoded
 from pipelines.train.metadata import metadata_column
 

@@ -22,7 +22,7 @@ from jsonschema import Draft202012Validator, ValidationError, validate
 
 from jobs import command_line
 from pipelines.runtime.counters import TAGS
-from pipelines.storage.files import Storage
+from pipelines.storage.access import Storage
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs" / "operations.md"

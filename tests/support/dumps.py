@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from item.tables import IMAGES
 from pipelines.input.plan import InputOptions, InputPlan, plan
 from pipelines.input.reading import piece_reader
-from pipelines.storage.files import Storage
+from pipelines.storage.access import Storage
 from pipelines.tables.row_keys import RowKeys
 
 TODAY = date(2026, 1, 31)

@@ -14,7 +14,7 @@ from item.settings import overridden, validated
 from pipelines.featurize.configuration import FeaturizeConfiguration, read_settings
 from pipelines.featurize.configuration import resolve as resolve_featurizing
 from pipelines.input.sample import Sampling
-from pipelines.storage.files import join, normalise
+from pipelines.storage.urls import join, normalise
 
 SAMPLE = "sample"
 FEATURES = "features"

@@ -38,14 +38,9 @@ from pipelines.evaluate.robustness.scoring import compare, score_table
 from pipelines.featurize import run as runs
 from pipelines.input.sample import drawn_rows, write_sample, written_sample
 from pipelines.score.heads import load_head
-from pipelines.storage.files import (
-    check_readable,
-    check_writable,
-    filesystem,
-    join,
-    redact,
-    write_atomically,
-)
+from pipelines.storage.access import check_readable, check_writable, filesystem
+from pipelines.storage.atomic import write_atomically
+from pipelines.storage.urls import join, redact
 from pipelines.tables.features import FeatureTable
 from pipelines.tables.provenance import versions
 from pipelines.train.rows import counted_origins

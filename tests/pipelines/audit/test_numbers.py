@@ -23,7 +23,7 @@ from pipelines.audit.numbers import (
     with_pictures,
 )
 from pipelines.audit.rows import AuditRows
-from pipelines.storage.files import Storage
+from pipelines.storage.access import Storage
 from tests.support.audit_root import (
     ERROR_RATES,
     HEAD,

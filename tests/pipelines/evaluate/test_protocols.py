@@ -19,7 +19,7 @@ from pipelines.evaluate.protocols import (
     Design,
     most_frequent,
 )
-from pipelines.storage.files import Storage
+from pipelines.storage.access import Storage
 from pipelines.train.rows import LabelledRows, read_labelled
 from tests.item.heads.examples import features_table
 from tests.pipelines.train.test_rows import write

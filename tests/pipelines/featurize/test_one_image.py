@@ -20,7 +20,7 @@ from pipelines.featurize import one_image
 from pipelines.featurize.one_image import featurize_one, read_one
 from pipelines.featurize.steps import stages
 from pipelines.runtime.stages import run_stage
-from pipelines.storage.files import Storage
+from pipelines.storage.access import Storage
 from pipelines.tables.features import as_features
 from tests.support.dumps import make, planned, tables_of
 from tests.support.odd_files import ODD_FILES

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.featurize.reuse import Copier, ImageIndex, Register, _find, _halves, seen_before
-from pipelines.storage.files import Storage, join
+from pipelines.storage.access import Storage
+from pipelines.storage.urls import join
 from pipelines.tables.features import FeatureTable, PartWriter
 from pipelines.tables.published import STAGING
 from tests.support.feature_rows import DIMENSIONS, NIGHT, done

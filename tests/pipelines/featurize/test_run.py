@@ -20,7 +20,7 @@ from item.profiles import load_profile
 from item.tables import ErrorCode
 from pipelines.featurize import run as runs
 from pipelines.featurize.configuration import FeaturizeConfiguration, resolve
-from pipelines.storage.files import Storage
+from pipelines.storage.access import Storage
 from pipelines.tables.features import PartWriter
 from pipelines.tables.provenance import provenance
 from pipelines.tables.published import STAGING

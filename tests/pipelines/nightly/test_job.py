@@ -20,7 +20,7 @@ from item.tables import REJECTS
 from pipelines.featurize.configuration import resolved_with_profile
 from pipelines.nightly import job as nightly
 from pipelines.nightly.job import NightlyConfiguration, Told, nights_of, rejects
-from pipelines.storage.files import Storage, filesystem, take_retries
+from pipelines.storage.access import Storage, filesystem, take_retries
 from pipelines.tables.features import FeatureTable, PartWriter
 from pipelines.tables.lease import Lease
 from pipelines.tables.provenance import provenance

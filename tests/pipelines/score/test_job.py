@@ -18,7 +18,8 @@ from item.mini import HEAD
 from item.tables import SCORES, features_schema
 from pipelines.score import job as scoring
 from pipelines.score.job import ScoreConfiguration
-from pipelines.storage.files import Storage, join
+from pipelines.storage.access import Storage
+from pipelines.storage.urls import join
 from pipelines.tables.features import FeatureTable, PartWriter
 from pipelines.tables.lease import Lease, LeaseHeldError
 from pipelines.tables.published import STAGING

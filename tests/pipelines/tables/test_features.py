@@ -17,7 +17,8 @@ import pytest
 from item.errors import UsageError
 from item.profiles import load_profile
 from item.tables import features_schema
-from pipelines.storage.files import Storage, filesystem, join
+from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.urls import join
 from pipelines.tables.features import FeatureTable, PartWriter
 from pipelines.tables.provenance import decoded, provenance
 from pipelines.tables.published import NIGHT as FILE

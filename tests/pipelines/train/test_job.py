@@ -17,7 +17,7 @@ import yaml
 from item.errors import UsageError
 from item.heads.head import Head
 from pipelines.score.heads import load_head
-from pipelines.storage.files import Storage
+from pipelines.storage.access import Storage
 from pipelines.train import job as training
 from pipelines.train import rows as labelled_rows
 from pipelines.train import workers as train_workers

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from item.errors import UsageError
 from item.heads.columns import Evidence
 from item.tables import SCHEMA_VERSION
-from pipelines.storage.files import Storage
+from pipelines.storage.access import Storage
 from pipelines.train.rows import LabelledRows, counted, read_labelled
 from pipelines.train.split import split
 from tests.item.heads.examples import FEATURE_SET, features_table

@@ -28,7 +28,7 @@ from pipelines.evaluate.robustness.job import SCHEMA, plan_robustness, run_robus
 from pipelines.evaluate.robustness.sampling import image_clusters, seen_in_training
 from pipelines.evaluate.robustness.scoring import compare, score_table
 from pipelines.results.tables import ROBUSTNESS, _read_table
-from pipelines.storage.files import Storage
+from pipelines.storage.access import Storage
 from pipelines.tables.features import FeatureTable
 from pipelines.tables.provenance import provenance
 from tests.item.heads import examples

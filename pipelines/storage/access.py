@@ -1,0 +1,291 @@
+"""How local and S3 files are reached, and whether they can be.
+
+Credentials are never part of a configuration: s3fs finds them in the environment, as
+every AWS tool does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tempfile
+import uuid
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import s3fs
+from botocore.exceptions import (
+    BotoCoreError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    NoAuthTokenError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
+from botocore.exceptions import ConnectionError as UnreachableError
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from item.errors import UsageError
+from pipelines.storage.urls import is_s3, local_path, redact, s3_path
+
+
+class Storage(BaseModel):
+    """How S3-compatible storage is reached. Holds no credentials.
+
+    Unset fields fall back to what the environment says (``AWS_ENDPOINT_URL``,
+    ``AWS_REGION`` and the like).
+    """
+
+    # A rejected value may be a URL with a password in it.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    endpoint_url: str | None = None
+    anonymous: bool = False
+    region: str | None = None
+    retries: int = Field(default=5, ge=0, le=100)
+    connect_timeout: float = Field(default=10.0, gt=0, description="seconds")
+    read_timeout: float = Field(default=60.0, gt=0, description="seconds")
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _endpoint_is_a_plain_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("endpoint_url must look like https://host or http://host:port")
+        if "@" in parts.netloc or parts.query:
+            raise ValueError("endpoint_url must not hold credentials: put them in the environment")
+        return value
+
+
+class HttpStatusError(OSError):
+    """A server answered, but not with the file."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        super().__init__(f"HTTP {status}")
+
+
+def reason(error: BaseException) -> str:
+    """Say why a read or write failed, in words that cannot hold a credential."""
+    response = getattr(error.__cause__, "response", None)
+    if isinstance(response, dict) and response.get("Error", {}).get("Code"):
+        return re.sub(r"\W", "", str(response["Error"]["Code"]))[:60]
+    if isinstance(error, HttpStatusError):
+        return f"HTTP {error.status}"
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    return type(error).__name__
+
+
+def filesystem(url: str, storage: Storage) -> tuple[AbstractFileSystem, str]:
+    """Return the file system that `url` lies on and its path there.
+
+    Parameters
+    ----------
+    url : a local path, ``file://`` or ``s3://bucket/key``
+    storage : how S3 is reached
+
+    Raises
+    ------
+    UsageError
+        For any other scheme, and for a URL that holds credentials.
+    """
+    if is_s3(url):
+        return _s3(storage), s3_path(url)
+    return LocalFileSystem(), local_path(url)
+
+
+_retries = 0
+
+
+def take_retries() -> int:
+    """How many S3 requests this process had to repeat since it was last asked."""
+    global _retries
+    taken, _retries = _retries, 0
+    return taken
+
+
+class _CountingS3(s3fs.S3FileSystem):
+    """Counts the requests that botocore repeats, those that fail in the end included.
+
+    What aiohttp sends again because the server had closed an idle connection is not counted.
+    """
+
+    async def set_session(self, refresh: bool = False, kwargs: dict[str, Any] | None = None) -> Any:
+        client = await super().set_session(refresh=refresh, kwargs=kwargs or {})
+        name = "count-repeated-requests"
+        client.meta.events.register_first("needs-retry.s3", _count_repeated, unique_id=name)
+        return client
+
+
+def _count_repeated(attempts: int, **_: Any) -> None:
+    """Handle botocore's event after each request; `attempts` counts those of one call."""
+    global _retries
+    _retries += attempts > 1
+
+
+def _new_s3(storage: Storage) -> s3fs.S3FileSystem:
+    fs = _CountingS3(
+        anon=storage.anonymous,
+        endpoint_url=storage.endpoint_url,
+        client_kwargs={"region_name": storage.region} if storage.region else {},
+        config_kwargs={
+            "connect_timeout": storage.connect_timeout,
+            "read_timeout": storage.read_timeout,
+            "retries": {"mode": "standard", "total_max_attempts": storage.retries + 1},
+            # Several S3-compatible servers refuse the checksums that botocore adds otherwise.
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+        },
+        use_listings_cache=False,
+        skip_instance_cache=True,
+    )
+    # botocore retries requests; s3fs adds one retry for a body that breaks off.
+    fs.retries = 2 if storage.retries else 1
+    return fs
+
+
+# fsspec's own cache keys on the thread, which would open a session for each reader thread.
+_s3 = lru_cache(maxsize=8)(_new_s3)
+
+
+def _for_checks(storage: Storage) -> Storage:
+    """Answers within seconds, yet not put off by a request that fails now and then."""
+    quick = {"connect_timeout": 3.0, "read_timeout": 10.0, "retries": min(storage.retries, 3)}
+    return storage.model_copy(update=quick)
+
+
+def check_readable(url: str, storage: Storage) -> None:
+    """Make sure, within seconds, that something exists at `url` and may be read.
+
+    Raises
+    ------
+    UsageError
+        With one sentence that says what is wrong: nothing there, no such bucket,
+        access denied, or an endpoint that does not answer.
+    """
+    if is_s3(url):
+        path = s3_path(url)
+        bucket, _, key = path.partition("/")
+        fs = _new_s3(_for_checks(storage))
+        try:
+            if not _s3_has(fs, bucket, key):
+                raise UsageError(f"There is nothing at {redact(url)}.")
+        except (OSError, BotoCoreError) as error:
+            raise _usage_error(error, url, storage, "read") from None
+        return
+    path = local_path(url)
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            with os.scandir(path) as entries:
+                next(entries, None)
+        elif stat.S_ISREG(mode):
+            with open(path, "rb"):
+                pass
+        else:
+            raise UsageError(f"{path} is neither a file nor a folder.")
+    except OSError as error:
+        raise _usage_error(error, path, storage, "read") from None
+
+
+def _s3_has(fs: s3fs.S3FileSystem, bucket: str, key: str) -> bool:
+    prefix = f"{key}/" if key else ""
+    try:
+        found = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        if found.get("KeyCount", len(found.get("Contents", ()))) or not key:
+            return True
+    except PermissionError:
+        # A policy may allow reading one object and not listing its bucket.
+        if not key:
+            raise
+        fs.call_s3("head_object", Bucket=bucket, Key=key)
+        return True
+    try:
+        fs.call_s3("head_object", Bucket=bucket, Key=key)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def check_writable(url: str, storage: Storage) -> None:
+    """Make sure, within seconds, that files can be written below the folder `url`.
+
+    Writes and removes a small hidden file; a local folder that does not exist yet is
+    tried at the nearest one that does, and not made.
+
+    Raises
+    ------
+    UsageError
+        With one sentence that says what is wrong.
+    """
+    if is_s3(url):
+        path = s3_path(url)
+        probe = f"{path}/.{uuid.uuid4().hex}.probe"
+        fs = _new_s3(_for_checks(storage))
+        try:
+            fs.pipe_file(probe, b"")
+            fs.rm_file(probe)
+        except (OSError, BotoCoreError) as error:
+            raise _usage_error(error, url, storage, "write to") from None
+        return
+    folder = Path(local_path(url))
+    nearest = folder
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise UsageError(f"{folder} cannot be a folder because {nearest} is a file.")
+    try:
+        with tempfile.NamedTemporaryFile(dir=nearest, prefix=".", suffix=".probe"):
+            pass
+    except OSError as error:
+        raise _usage_error(error, str(folder), storage, "write to") from None
+
+
+def _usage_error(error: Exception, url: str, storage: Storage, doing: str) -> UsageError:
+    where = redact(url)
+    if not is_s3(url):
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            return UsageError(f"There is no file or folder at {where}.")
+        return UsageError(f"This user may not {doing} {where} ({reason(error)}).")
+    endpoint = (
+        storage.endpoint_url
+        or os.environ.get("AWS_ENDPOINT_URL_S3")
+        or os.environ.get("AWS_ENDPOINT_URL")
+    )
+    at = f" at {redact(endpoint)}" if endpoint else ""
+    bucket = s3_path(url).partition("/")[0]
+    match error:
+        case FileNotFoundError():
+            return UsageError(f"There is no bucket {bucket!r}{at}.")
+        case PermissionError():
+            return UsageError(
+                f"The storage{at} denied access to {doing} {where} ({reason(error)}): check the "
+                "credentials in the environment and the bucket's policy."
+            )
+        case (
+            NoCredentialsError()
+            | PartialCredentialsError()
+            | CredentialRetrievalError()
+            | NoAuthTokenError()
+        ):
+            return UsageError(
+                f"No usable credentials to {doing} {where} were found in the environment: set "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or anonymous access."
+            )
+        case ParamValidationError():
+            return UsageError(f"{where} is not a valid bucket and key.")
+        case UnreachableError() | HTTPClientError() | TimeoutError():
+            return UsageError(
+                f"The storage endpoint{at} did not answer ({type(error).__name__}), which is "
+                f"needed to {doing} {where}."
+            )
+    return UsageError(f"The storage{at} could not {doing} {where} ({reason(error)}).")
