@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from item.errors import UsageError
-from pipelines.featurize.run import ErrorRateError
+from pipelines.featurize.error_rate import ErrorRateError
 from pipelines.tables.lease import LeaseHeldError, LeaseLostError
 
 Input = Annotated[

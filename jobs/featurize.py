@@ -23,8 +23,9 @@ from jobs.command_line import (
     console,
     refusals,
 )
-from pipelines.featurize import run as runs
 from pipelines.featurize.configuration import parse_settings, resolve
+from pipelines.featurize.plan import plan_featurizing
+from pipelines.featurize.run import run_featurizing
 
 Perturb = Annotated[
     str | None,
@@ -57,13 +58,13 @@ def featurize(
             "perturbation": perturb,
         }
         configuration = resolve(config, options, parse_settings(set or []))
-        job = runs.prepare(configuration)
+        job = plan_featurizing(configuration)
         if dry_run:
             pprint(job.describe(), console=console(), expand_all=True)
             return
         for remark in job.remarks():
             print(remark, file=sys.stderr)
-        manifest = runs.run(job)
+        manifest = run_featurizing(job)
     say = console().print
     rows = manifest["rows"]
     say(f"{rows['total']:,} rows published, {rows['done_before'] or 0:,} done before.")

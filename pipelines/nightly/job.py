@@ -33,8 +33,11 @@ from item.tables import REJECTS, SCHEMA_VERSION, ErrorCode, Status
 from pipelines.audit import job as audit
 from pipelines.audit import thumbnails as evidence
 from pipelines.audit.numbers import AuditOptions
-from pipelines.featurize import run as runs
 from pipelines.featurize.configuration import FeaturizeConfiguration
+from pipelines.featurize.error_rate import ErrorRateError, check_error_rates
+from pipelines.featurize.manifest import reuse
+from pipelines.featurize.plan import FeaturizingPlan, plan_featurizing
+from pipelines.featurize.run import is_done, leases, nothing_to_do, publish, stage
 from pipelines.input.plan import InputOptions
 from pipelines.score import job as scoring
 from pipelines.score.heads import load_head
@@ -270,7 +273,7 @@ class _Held:
 
     night: Night
     lease: Lease
-    jobs: tuple[runs.Featurizing, ...]
+    jobs: tuple[FeaturizingPlan, ...]
 
 
 def _do(job: NightlyJob, nights: Sequence[Night]) -> Iterator[Told]:
@@ -285,23 +288,21 @@ def _do(job: NightlyJob, nights: Sequence[Night]) -> Iterator[Told]:
                 yield Told(night.date, "held", {"reason": str(error)})
             except UsageError as error:
                 yield Told(night.date, "refused", {"reason": str(error)})
-        done = [one for one in held if all(map(runs.is_done, one.jobs))]
+        done = [one for one in held if all(map(is_done, one.jobs))]
         left = [one for one in held if one not in done]
         began = datetime.datetime.now(datetime.UTC)
         started = time.monotonic()
-        staged = runs.stage([each for one in left for each in one.jobs]) if left else []
-        featurized = {
-            one.night.date: [runs.nothing_to_do(each) for each in one.jobs] for one in done
-        }
+        staged = stage([each for one in left for each in one.jobs]) if left else []
+        featurized = {one.night.date: [nothing_to_do(each) for each in one.jobs] for one in done}
         for one in left:
             mine = [each for each in staged if each.job in one.jobs]
             try:
-                runs.check_error_rates(mine)
-            except runs.ErrorRateError as error:
+                check_error_rates(mine)
+            except ErrorRateError as error:
                 yield Told(one.night.date, "too_many_errors", {"reason": str(error)})
                 continue
             one.lease.check()
-            featurized[one.night.date] = runs.publish(mine)
+            featurized[one.night.date] = publish(mine)
         there = [one for one in held if one.night.date in featurized]
         scored = _scored(job, [one.night.date for one in there])
         seconds = time.monotonic() - started
@@ -313,8 +314,8 @@ def _do(job: NightlyJob, nights: Sequence[Night]) -> Iterator[Told]:
 def _hold(configuration: NightlyConfiguration, night: Night, stack: ExitStack) -> _Held:
     """Lease a night until the stack unwinds, and list its input."""
     lease = stack.enter_context(lease_on(configuration.output, night.date, configuration))
-    jobs = tuple(runs.prepare(configuration.featurizing(one)) for one in night.prefixes)
-    stack.enter_context(runs.leases(jobs))
+    jobs = tuple(plan_featurizing(configuration.featurizing(one)) for one in night.prefixes)
+    stack.enter_context(leases(jobs))
     return _Held(night, lease, jobs)
 
 
@@ -362,7 +363,7 @@ def _publish(
     return Told(night.date, "published", {name: facts[name] for name in told})
 
 
-def _audit(job: NightlyJob, night: Night, featurizing: Sequence[runs.Featurizing]) -> str:
+def _audit(job: NightlyJob, night: Night, featurizing: Sequence[FeaturizingPlan]) -> str:
     """Keep the pictures that the night's report shows, and write it."""
     configuration = job.configuration
     auditing = audit.AuditConfiguration(
@@ -410,7 +411,7 @@ def _facts(
             "by_note": about["notes"],
         },
         "verdicts": scores.facts(scores.path, path)["verdicts"],
-        "reuse": runs.reuse(about),
+        "reuse": reuse(about),
         "head": {
             "head_id": job.head.head_id,
             "error_rates": job.head.description.model_dump(mode="json")["error_rates"],

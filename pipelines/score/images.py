@@ -12,8 +12,9 @@ from item.errors import UsageError
 from item.heads.head import Head
 from item.mini import HEAD
 from item.settings import validated
-from pipelines.featurize import run as runs
 from pipelines.featurize.configuration import FeaturizeConfiguration, resolved_with_profile
+from pipelines.featurize.plan import FeaturizingPlan, plan_featurizing
+from pipelines.featurize.run import run_featurizing
 from pipelines.score import job as scoring
 from pipelines.score.heads import load_head
 from pipelines.storage.access import check_readable, check_writable
@@ -56,7 +57,7 @@ class ImageScoring:
 
     configuration: ImageScoringConfiguration
     head: Head
-    featurizing: runs.Featurizing | None
+    featurizing: FeaturizingPlan | None
     scoring: scoring.Scoring | None
 
     @property
@@ -103,7 +104,7 @@ def prepare(configuration: ImageScoringConfiguration) -> ImageScoring:
     if normalise(featurizing.output) == normalise(configuration.output):
         raise UsageError("Features and scores are two tables: give them two places.")
     check_writable(configuration.output, storage)
-    return ImageScoring(configuration, head, runs.prepare(featurizing), None)
+    return ImageScoring(configuration, head, plan_featurizing(featurizing), None)
 
 
 def run(job: ImageScoring) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def run(job: ImageScoring) -> dict[str, Any]:
     if job.scoring:
         return scoring.run(job.scoring)
     assert job.featurizing is not None
-    runs.run(job.featurizing)
+    run_featurizing(job.featurizing)
     features = job.featurizing.configuration.output
     return scoring.run(scoring.prepare(job.configuration.scoring(features)))
 

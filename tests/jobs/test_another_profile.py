@@ -14,8 +14,9 @@ from item.errors import UsageError
 from item.mini import HEAD
 from item.profiles import load_profile
 from item.tables import features_schema
-from pipelines.featurize import run as runs
 from pipelines.featurize.configuration import resolve
+from pipelines.featurize.plan import plan_featurizing
+from pipelines.featurize.run import run_featurizing
 from pipelines.score import job as scoring
 from tests.support.dumps import make
 from tests.support.photographs import photographs
@@ -40,7 +41,7 @@ def test_one_other_line_gives_the_same_columns_and_features_that_the_shipped_hea
     (tmp_path / "tiny-base.yaml").write_text(yaml.safe_dump(values))
     options = {"input": str(tmp_path / "dump"), "output": str(tmp_path / "features")}
     options |= {"profile": str(tmp_path / "tiny-base.yaml")}  # the line that changes
-    told = runs.run(runs.prepare(resolve(None, options, {"max_error_rate": 0.5})))
+    told = run_featurizing(plan_featurizing(resolve(None, options, {"max_error_rate": 0.5})))
     assert told["outcome"] == "published", told
 
     [file] = (tmp_path / "features").glob("date=*/*.parquet")

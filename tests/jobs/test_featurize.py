@@ -24,7 +24,8 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.featurize import app
-from pipelines.featurize import run as runs
+from pipelines.featurize.error_rate import ErrorRateError
+from pipelines.featurize.plan import FeaturizingPlan
 from tests.support.dumps import make
 from tests.support.photographs import photographs
 
@@ -168,10 +169,10 @@ def test_help_fits_a_screen_and_gives_an_example(environment: dict[str, str]) ->
 def test_too_many_errors_end_with_code_3_and_a_sentence(
     dump: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(_job: runs.Featurizing) -> None:
-        raise runs.ErrorRateError("100.0% of the rows are without features.")
+    def stop(_job: FeaturizingPlan) -> None:
+        raise ErrorRateError("100.0% of the rows are without features.")
 
-    monkeypatch.setattr(runs, "run", stop)
+    monkeypatch.setattr("jobs.featurize.run_featurizing", stop)
     result = CliRunner().invoke(app, command(dump, tmp_path / "features")[1:])
     assert result.exit_code == 3
     assert result.stderr == "error: 100.0% of the rows are without features.\n"

@@ -35,7 +35,8 @@ from pipelines.evaluate.robustness.configuration import (
 )
 from pipelines.evaluate.robustness.sampling import image_clusters, seen_in_training
 from pipelines.evaluate.robustness.scoring import compare, score_table
-from pipelines.featurize import run as runs
+from pipelines.featurize.plan import plan_featurizing
+from pipelines.featurize.run import run_featurizing
 from pipelines.input.sample import drawn_rows, write_sample, written_sample
 from pipelines.score.heads import load_head
 from pipelines.storage.access import check_readable, check_writable, filesystem
@@ -127,7 +128,7 @@ def plan_robustness(configuration: RobustnessConfiguration) -> RobustnessPlan:
     for name in plan.perturbations:
         plan.table(name).check_feature_set(feature_set_id, name)
     if sample is None:
-        return replace(plan, notes=tuple(runs.prepare(configuration.of_table(NONE)).remarks()))
+        return replace(plan, notes=tuple(plan_featurizing(configuration.of_table(NONE)).remarks()))
     image_clusters(sample["uri"], configuration)  # refuses metadata that cannot be joined
     return plan
 
@@ -197,7 +198,7 @@ def featurize_each(plan: RobustnessPlan) -> Iterator[str]:
             words.append(f"{timedelta(seconds=round(ahead * sum(seconds) / len(seconds)))} left")
         print(" · ".join(words), file=sys.stderr, flush=True)
         started = time.monotonic()
-        runs.run(runs.prepare(plan.configuration.of_table(name)))
+        run_featurizing(plan_featurizing(plan.configuration.of_table(name)))
         if name in left:
             seconds.append(time.monotonic() - started)
         yield name

@@ -18,8 +18,11 @@ import item.mini.checkpoint
 from item.errors import UsageError
 from item.profiles import load_profile
 from item.tables import ErrorCode
-from pipelines.featurize import run as runs
+from pipelines.featurize import run as featurize_run
 from pipelines.featurize.configuration import FeaturizeConfiguration, resolve
+from pipelines.featurize.error_rate import ErrorRateError, too_many_errors
+from pipelines.featurize.plan import plan_featurizing
+from pipelines.featurize.run import run_featurizing
 from pipelines.storage.access import Storage
 from pipelines.tables.features import PartWriter
 from pipelines.tables.provenance import provenance
@@ -46,7 +49,7 @@ def configured(input: object, output: object, **settings: Any) -> FeaturizeConfi
 
 
 def run(input: object, output: object, **settings: Any) -> dict[str, Any]:
-    return runs.run(runs.prepare(configured(input, output, **settings)))
+    return run_featurizing(plan_featurizing(configured(input, output, **settings)))
 
 
 def files(folder: Path) -> dict[str, tuple[str, int]]:
@@ -75,8 +78,8 @@ def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("images were read")
 
-    monkeypatch.setattr(runs.reading, "read", refuse)
-    monkeypatch.setattr(runs, "start_ray", refuse)
+    monkeypatch.setattr(featurize_run.reading, "read", refuse)
+    monkeypatch.setattr(featurize_run, "start_ray", refuse)
 
 
 # Refusals
@@ -141,7 +144,7 @@ def test_mistake_is_refused_in_a_sentence_before_anything_is_written(
     places |= mistake(tmp_path, monkeypatch)
     before = files(tmp_path)
     with pytest.raises(UsageError, match=says) as refusal:
-        runs.prepare(configured(**places))
+        plan_featurizing(configured(**places))
     sentence = str(refusal.value)
     assert sentence.endswith(".") and "\n" not in sentence
     assert files(tmp_path) == before
@@ -150,7 +153,7 @@ def test_mistake_is_refused_in_a_sentence_before_anything_is_written(
 
 def test_preparing_writes_nothing_and_describes_the_plan(tmp_path: Path) -> None:
     dump = make(tmp_path / "dump", DUMP | {".hidden": b"x"})
-    job = runs.prepare(configured(dump, tmp_path / "features"))
+    job = plan_featurizing(configured(dump, tmp_path / "features"))
     described = job.describe()
     assert described["rows"] == len(DUMP)
     assert described["dates"] == [NIGHT]
@@ -163,8 +166,8 @@ def test_preparing_writes_nothing_and_describes_the_plan(tmp_path: Path) -> None
 
 def test_perturbation_is_another_work_and_its_plan_says_so(tmp_path: Path) -> None:
     dump = make(tmp_path / "dump", DUMP)
-    plain = runs.prepare(configured(dump, tmp_path / "features"))
-    perturbed = runs.prepare(configured(dump, tmp_path / "features", perturbation="jpeg-75"))
+    plain = plan_featurizing(configured(dump, tmp_path / "features"))
+    perturbed = plan_featurizing(configured(dump, tmp_path / "features", perturbation="jpeg-75"))
     assert perturbed.work != plain.work
     assert perturbed.feature_set_id == plain.feature_set_id
     assert perturbed.describe()["perturbation"] == "jpeg-75"
@@ -371,13 +374,13 @@ def test_tables_run_again_change_nothing(tables: Finished) -> None:
 @pytest.fixture(scope="module")
 def stopped(
     request: pytest.FixtureRequest, s3: Any
-) -> tuple[str, str, runs.ErrorRateError, dict[str, Any]]:
+) -> tuple[str, str, ErrorRateError, dict[str, Any]]:
     """Input, output, error and manifest of a night with three bad files of four."""
     request.getfixturevalue("ray_cluster")
     s3.client.create_bucket(Bucket="stopped")
     broken = {"a.jpg": b"", "b.jpg": b"", "c.jpg": b"<html>", "d.png": GOOD["astronaut-00.png"]}
     s3.fill("stopped", {f"crawl/date={NIGHT}/{name}": broken[name] for name in broken})
-    with pytest.raises(runs.ErrorRateError) as error:
+    with pytest.raises(ErrorRateError) as error:
         run("s3://stopped/crawl", "s3://stopped/features", max_error_rate=0.7)
     [manifest] = [read(s3, key) for key in keys(s3) if key.endswith(".json") and "_runs" in key]
     return "s3://stopped/crawl", "s3://stopped/features", error.value, json.loads(manifest)
@@ -408,7 +411,7 @@ def test_higher_limit_publishes_what_was_stopped_and_computes_nothing_again(
 ) -> None:
     source, output, _, _ = stopped
     assert not [key for key in keys(s3) if key.startswith("features/date=")]
-    with pytest.raises(runs.ErrorRateError):
+    with pytest.raises(ErrorRateError):
         run(source, output, max_error_rate=0.7)
     assert not [key for key in keys(s3) if key.startswith("features/date=")]
     manifest = run(source, output, max_error_rate=0.75)
@@ -433,20 +436,20 @@ def test_higher_limit_publishes_what_was_stopped_and_computes_nothing_again(
 
 def test_repeated_uris_count_neither_as_rows_nor_as_errors() -> None:
     facts = {"statuses": {"ok": 3, "rejected": 7}, "error_codes": {"duplicate_uri": 7}}
-    assert runs._too_many(NIGHT, facts, 0.0) is None
+    assert too_many_errors(NIGHT, facts, 0.0) is None
     mixed = facts | {"error_codes": {"duplicate_uri": 6, "truncated": 1}}
-    assert runs._too_many(NIGHT, mixed, 0.25) is None
-    sentence = runs._too_many(NIGHT, mixed, 0.1)
+    assert too_many_errors(NIGHT, mixed, 0.25) is None
+    sentence = too_many_errors(NIGHT, mixed, 0.1)
     assert sentence and "most often (1 rows)" in sentence and NIGHT in sentence
-    assert runs._too_many(NIGHT, {"statuses": {}, "error_codes": {}}, 0.0) is None
+    assert too_many_errors(NIGHT, {"statuses": {}, "error_codes": {}}, 0.0) is None
 
 
 def test_passing_and_lasting_reasons_count_apart() -> None:
     statuses = {"ok": 4, "rejected": 3, "failed": 3}
     facts = {"statuses": statuses, "error_codes": {"truncated": 3, "uri_unreadable": 3}}
-    assert runs._too_many(NIGHT, facts, 0.3) is None
-    lasting = runs._too_many(NIGHT, facts | {"error_codes": {"truncated": 4}}, 0.3)
-    passing = runs._too_many(NIGHT, facts | {"error_codes": {"uri_unreadable": 4}}, 0.3)
+    assert too_many_errors(NIGHT, facts, 0.3) is None
+    lasting = too_many_errors(NIGHT, facts | {"error_codes": {"truncated": 4}}, 0.3)
+    passing = too_many_errors(NIGHT, facts | {"error_codes": {"uri_unreadable": 4}}, 0.3)
     assert lasting and "lasting reasons" in lasting
     assert passing and "passing reasons" in passing
 

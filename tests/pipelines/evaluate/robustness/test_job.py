@@ -101,8 +101,8 @@ def tables_made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             facts = provenance(load_profile("mini"), "a run", name)
             pq.write_table(table.replace_schema_metadata(facts), file)
 
-    monkeypatch.setattr(robustness_job.runs, "prepare", checked)
-    monkeypatch.setattr(robustness_job.runs, "run", featurize)
+    monkeypatch.setattr(robustness_job, "plan_featurizing", checked)
+    monkeypatch.setattr(robustness_job, "run_featurizing", featurize)
     return made
 
 

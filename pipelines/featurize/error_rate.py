@@ -1,0 +1,61 @@
+"""Whether too many rows of a night are without features."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from item.tables import ErrorCode, Status
+from pipelines.featurize.manifest import Staged, manifest_of
+from pipelines.tables.features import summed
+
+
+class ErrorRateError(Exception):
+    """More rows than the configuration allows are without features; nothing is published."""
+
+
+def check_error_rates(work: Sequence[Staged]) -> None:
+    """ErrorRateError if a night of some pieces of work has too many rows without features.
+
+    Rows that are tried again were published before and may only get better.
+    """
+    configuration = work[0].job.configuration
+    if configuration.again == "failed":
+        return
+    nights = sorted({night for one in work for night in one.dates})
+    for night in nights:
+        mine = [
+            part
+            for one in work
+            for part, date in zip(one.parts, one.dates, strict=True)
+            if date == night
+        ]
+        too_many = too_many_errors(night, summed(mine), configuration.max_error_rate)
+        if too_many:
+            for one in work:
+                one.job.table.write_run(
+                    one.run_id, manifest_of(one, one.parts), one.job.configuration.as_yaml()
+                )
+            raise ErrorRateError(too_many)
+
+
+def too_many_errors(night: str, facts: dict[str, Any], limit: float) -> str | None:
+    """A sentence if more rows than allowed are without features, for one kind of reason."""
+    codes = {
+        code: number
+        for code, number in facts["error_codes"].items()
+        if code != ErrorCode.DUPLICATE_URI
+    }
+    repeated = facts["error_codes"].get(ErrorCode.DUPLICATE_URI, 0)
+    rows = sum(facts["statuses"].values()) - repeated
+    for status, kind in ((Status.REJECTED, "lasting"), (Status.FAILED, "passing")):
+        mine = Counter({c: n for c, n in codes.items() if ErrorCode(c).status is status})
+        if rows and mine.total() / rows > limit:
+            code, number = mine.most_common(1)[0]
+            return (
+                f"Of the rows of {night}, {mine.total() / rows:.1%} are without features for "
+                f"{kind} reasons, more than the {limit:.1%} that max_error_rate allows, most "
+                f"often ({number} rows) because: {ErrorCode(code).sentence} Nothing was published."
+            )
+    return None

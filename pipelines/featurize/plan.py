@@ -1,0 +1,128 @@
+"""What a featurize job will do: checked, and its input listed, before any work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+from pipelines.featurize.configuration import FeaturizeConfiguration
+from pipelines.featurize.steps import stages
+from pipelines.input import plan as inputs
+from pipelines.input.plan import InputPlan
+from pipelines.storage.access import check_readable, check_writable
+from pipelines.storage.atomic import write_atomically
+from pipelines.storage.urls import normalise
+from pipelines.tables.features import FeatureTable
+from pipelines.tables.row_keys import RowKeys
+
+
+@dataclass(frozen=True)
+class FeaturizingPlan:
+    """A checked piece of work: what will be read, by what, to where."""
+
+    configuration: FeaturizeConfiguration
+    plan: InputPlan
+    table: FeatureTable
+    feature_set_id: str
+    origin: str
+    """Stands for input, feature set and how the input is read."""
+    work: str
+    """Names the staging folder; the same for every try at the same work."""
+
+    @property
+    def again(self) -> str:
+        """Published rows that are computed anew."""
+        return self.configuration.again
+
+    def finished(self) -> RowKeys:
+        """Keys of rows that need no reading any more."""
+        return self.table.finished(self.work, self.plan.dates, self.again)
+
+    def remarks(self) -> list[str]:
+        """What its owner should know of the input before the work begins."""
+        left_out = [f"{number:,} {kind}" for kind, number in sorted(self.plan.ignored.items())]
+        return [*self.plan.notes, *([f"Not read: {', '.join(left_out)}."] if left_out else [])]
+
+    def describe(self) -> dict[str, Any]:
+        """The plan as ``--dry-run`` prints it."""
+        profile = self.configuration.profile
+        return {
+            "input": f"{self.plan.root} ({self.plan.kind})",
+            "rows": self.plan.rows,
+            "dates": list(self.plan.dates),
+            "left out": dict(self.plan.ignored),
+            "output": self.configuration.output,
+            "feature set": self.feature_set_id,
+            "perturbation": self.configuration.perturbation,
+            "models": profile.revisions(),
+            "stages": [
+                {
+                    "stage": stage.name,
+                    "reads": list(stage.inputs),
+                    "adds": list(stage.outputs),
+                    **stage.resources.model_dump(exclude_none=True),
+                }
+                for stage in stages(profile, self.configuration.perturbation)
+            ],
+        }
+
+
+def plan_featurizing(configuration: FeaturizeConfiguration) -> FeaturizingPlan:
+    """Check everything that can be checked before any work, and list the input.
+
+    Raises
+    ------
+    UsageError
+        Missing or unreadable input, unwritable output, missing model, or an output that
+        holds another feature set or perturbation.
+    """
+    configuration = configuration.with_pinned_models()
+    profile, storage = configuration.profile, configuration.storage
+    feature_set_id = profile.feature_set_id()
+    check_readable(configuration.input, storage)
+    check_writable(configuration.output, storage)
+    table = FeatureTable(configuration.output, storage)
+    table.check_feature_set(feature_set_id, configuration.perturbation)
+    what = [
+        feature_set_id,
+        configuration.perturbation,
+        normalise(configuration.input),
+        configuration.reading.model_dump_json(),
+    ]
+    origin = _digest(what)
+    again = configuration.again
+    work = origin if again == "nothing" else _digest([origin, again])
+    plan = inputs.plan(configuration.input, configuration.reading, storage, _today(table, origin))
+    return FeaturizingPlan(configuration, plan, table, feature_set_id, origin, work)
+
+
+def _digest(what: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
+
+
+def run_suffix(origin: str) -> str:
+    """How the ids of a work's runs end."""
+    return origin[:8]
+
+
+def _today(table: FeatureTable, origin: str) -> date:
+    """The date for input that has none: that of the first try at this work, else today.
+
+    So a job that is started again on another day neither mixes dates nor begins anew.
+    """
+    path = posixpath.join(table.staging(origin), "date.json")
+    if table.fs.exists(path):
+        return date.fromisoformat(json.loads(table.fs.cat_file(path)))
+    for manifest in table.manifests(run_suffix(origin)):
+        return date.fromisoformat(manifest["input"]["default_date"])
+    return datetime.now(UTC).date()
+
+
+def remember_date(job: FeaturizingPlan) -> None:
+    path = posixpath.join(job.table.staging(job.origin), "date.json")
+    write_atomically(job.table.fs, path, json.dumps(job.plan.default_date).encode())
