@@ -31,8 +31,8 @@ from item.heads.head import Head
 from item.mini import HEAD
 from item.tables import OBJECT, SCHEMA_VERSION
 from pipelines.runtime.start import start_ray
-from pipelines.score import job as scoring
-from pipelines.score.job import COLUMNS, ScoreConfiguration
+from pipelines.score.configuration import ScoreConfiguration
+from pipelines.score.job import COLUMNS, plan_scoring, run_scoring
 from pipelines.tables.provenance import encoded
 
 ROWS_IN_GROUP = 1024
@@ -82,7 +82,7 @@ def measure(features: Path, scores: Path, head: Head, cores: int) -> dict[str, A
     forward_seconds = _forward_seconds(features, head)
     start_ray(ScoreConfiguration.model_fields["object_store_gb"].default)
     configuration = ScoreConfiguration(input=str(features), output=str(scores), workers=cores)
-    manifest = scoring.run(scoring.prepare(configuration))
+    manifest = run_scoring(plan_scoring(configuration))
     scoring_seconds = manifest["seconds"] - manifest["start_up_seconds"]
     return {
         "read_seconds": round(read_seconds, 3),

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from jobs.command_line import ConfigFile, Set, application, console, refusals
-from pipelines.audit import job as auditing
+from pipelines.audit.configuration import AuditConfiguration
+from pipelines.audit.job import plan_audit, write_report
 from pipelines.audit.page import alarms
 from pipelines.audit.words import summary
 from pipelines.featurize.configuration import parse_settings, resolved
@@ -60,9 +61,9 @@ def audit(
             "last": last,
             "head": head,
         }
-        kind = auditing.AuditConfiguration
-        job = auditing.prepare(resolved(kind, config, options, parse_settings(set or [])))
-        report = auditing.write(job)
+        kind = AuditConfiguration
+        job = plan_audit(resolved(kind, config, options, parse_settings(set or [])))
+        report = write_report(job)
     say = console().print
     for sentence in summary(job.audit, job.known):
         say(sentence, markup=False, soft_wrap=True)

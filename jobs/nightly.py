@@ -35,13 +35,14 @@ from jobs.command_line import (
     refusals,
 )
 from pipelines.featurize.configuration import parse_settings, resolved_with_profile
-from pipelines.nightly import job as nightly
+from pipelines.nightly.configuration import NightlyConfiguration
+from pipelines.nightly.job import NightOutcome, plan_nights, run_nights
 
 app = application()
 
 
 @app.command()
-def run_nights(
+def nightly(
     input: Annotated[
         list[str] | None,
         typer.Option(help="Dump root with date=… folders, or one such folder; may be repeated."),
@@ -79,14 +80,14 @@ def run_nights(
             "again": "all" if force else "failed" if retry_failed else None,
         }
         configuration = resolved_with_profile(
-            nightly.NightlyConfiguration, config, options, parse_settings(set or [])
+            NightlyConfiguration, config, options, parse_settings(set or [])
         )
-        job = nightly.prepare(configuration)
+        job = plan_nights(configuration)
         if dry_run:
             pprint(job.describe(), console=console(), expand_all=True)
             return
         told = []
-        for night in nightly.run(job):
+        for night in run_nights(job):
             told.append(night)
             print(night.sentence(), file=sys.stderr, flush=True)
     outcome = _outcome(told)
@@ -111,7 +112,7 @@ _CODES = {
 """The gravest outcome of any night comes first."""
 
 
-def _outcome(told: list[nightly.Told]) -> str:
+def _outcome(told: list[NightOutcome]) -> str:
     outcomes = {night.outcome for night in told}
     return next((one for one in _CODES if one in outcomes), "done") if told else "nothing_to_do"
 

@@ -24,7 +24,8 @@ from jobs.command_line import (
     refusals,
 )
 from pipelines.featurize.configuration import parse_settings
-from pipelines.score import images as image_scoring
+from pipelines.score.configuration import resolve
+from pipelines.score.images import plan_image_scoring, run_image_scoring
 
 app = application()
 
@@ -58,12 +59,12 @@ def score(
             "profile": profile,
             "replace": force,
         }
-        configuration = image_scoring.resolve(config, options, parse_settings(set or []))
-        job = image_scoring.prepare(configuration)
+        configuration = resolve(config, options, parse_settings(set or []))
+        job = plan_image_scoring(configuration)
         if dry_run:
             pprint(job.describe(), console=console(), expand_all=True)
             return
-        manifest = image_scoring.run(job)
+        manifest = run_image_scoring(job)
     say = console().print
     rows = manifest["rows"]
     say(f"{rows['total']:,} rows scored, {rows['done_before']:,} done before.")

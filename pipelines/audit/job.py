@@ -2,27 +2,23 @@
 
 ::
 
-    audits = prepare(configuration)   # everything is read and counted
+    audits = plan_audit(configuration)   # everything is read and counted
     shown(audits)                     # the pictures that the report shows, to keep them
-    write(audits)                     # REPORT.html, and REPORT/*.csv and *.parquet
+    write_report(audits)                     # REPORT.html, and REPORT/*.csv and *.parquet
 """
 
 from __future__ import annotations
 
-import csv
-import datetime
-import io
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import Field, model_validator
 
 from item.errors import UsageError
 from item.heads.head import Head
+from pipelines.audit.configuration import ENDING, AuditConfiguration
+from pipelines.audit.files import as_csv, as_parquet
 from pipelines.audit.numbers import (
     Audit,
     Known,
@@ -30,46 +26,17 @@ from pipelines.audit.numbers import (
     known,
     with_pictures,
 )
-from pipelines.audit.numbers import AuditOptions as AuditOptions
 from pipelines.audit.page import as_html, page_of
 from pipelines.audit.rows import AuditRows, nights, read
 from pipelines.score.heads import load_head
-from pipelines.storage.access import Storage, check_writable, filesystem
+from pipelines.storage.access import check_writable, filesystem
 from pipelines.storage.atomic import write_atomically
 from pipelines.storage.urls import redact
 from pipelines.tables.published import nights_between
 
-ENDING = ".html"
-
-
-class AuditConfiguration(AuditOptions):
-    """Everything that ``jobs/audit.py`` does, and nothing else."""
-
-    input: str = Field(min_length=1)
-    """Root that ``jobs/nightly.py`` wrote."""
-    output: str = Field(min_length=1, pattern=r"[^/]\.html$")
-    """The report; its numbers go into the folder of its name without ``.html``."""
-    date: datetime.date | None = None
-    """The night; the last one if neither it nor a range is given."""
-    first: datetime.date | None = None
-    """The nights from this one on."""
-    last: datetime.date | None = None
-    """The nights up to this one."""
-    head: str | None = None
-    """Folder of the head that scored the nights, for its error rates and thresholds."""
-    storage: Storage = Storage()
-
-    @model_validator(mode="after")
-    def _names_nights_in_one_way(self) -> AuditConfiguration:
-        if self.date and (self.first or self.last):
-            raise ValueError("date names one night, first and last a range: give one or the other")
-        if self.first and self.last and self.first > self.last:
-            raise ValueError("first lies after last")
-        return self
-
 
 @dataclass(frozen=True)
-class Auditing:
+class AuditPlan:
     """A report that has only to be written."""
 
     configuration: AuditConfiguration
@@ -78,7 +45,7 @@ class Auditing:
     audit: Audit
 
 
-def prepare(configuration: AuditConfiguration) -> Auditing:
+def plan_audit(configuration: AuditConfiguration) -> AuditPlan:
     """Read the nights and count.
 
     Raises
@@ -108,10 +75,10 @@ def prepare(configuration: AuditConfiguration) -> Auditing:
             }
         )
     about = known(rows, options)
-    return Auditing(options, rows, about, audit_of(rows, about, options))
+    return AuditPlan(options, rows, about, audit_of(rows, about, options))
 
 
-def shown(job: Auditing) -> pd.DataFrame:
+def shown(job: AuditPlan) -> pd.DataFrame:
     """The rows whose pictures the report shows.
 
     Returns
@@ -125,7 +92,7 @@ def shown(job: Auditing) -> pd.DataFrame:
     return texts[["date", "uri", "image_id"]]
 
 
-def write(job: Auditing) -> str:
+def write_report(job: AuditPlan) -> str:
     """Write the numbers, then the report; returns the report's path.
 
     Raises
@@ -152,42 +119,6 @@ def write(job: Auditing) -> str:
         fs, place = filesystem(path, configuration.storage)
         write_atomically(fs, place, content)
     return configuration.output
-
-
-def as_parquet(table: pd.DataFrame) -> bytes:
-    """A table of numbers as a Parquet file; a column without any value is one of text."""
-    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
-    text = [
-        field.with_type(pa.string()) if pa.types.is_null(field.type) else field
-        for field in arrow.schema
-    ]
-    buffer = io.BytesIO()
-    pq.write_table(arrow.cast(pa.schema(text)), buffer, compression="zstd")
-    return buffer.getvalue()
-
-
-def as_csv(table: pd.DataFrame) -> bytes:
-    """A table of numbers as CSV that a spreadsheet opens without running a formula in it.
-
-    Text that a spreadsheet would take for one gets an apostrophe before it (OWASP, "CSV
-    Injection"); lists are joined by spaces. Text is quoted, so that a line break in it ends
-    no cell. UTF-8 with a byte order mark, which Excel needs.
-    """
-    safe = table.map(_cell) if len(table) else table
-    text = safe.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    return text.encode("utf-8-sig")
-
-
-def _cell(value: object) -> object:
-    if isinstance(value, list):
-        value = " ".join(map(str, value))
-    if isinstance(value, str) and value.lstrip().startswith(FORMULA):
-        return f"'{value}"
-    return value
-
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""How a cell begins that a spreadsheet may run."""
 
 
 def _chosen(configuration: AuditConfiguration) -> list[str]:

@@ -11,137 +11,45 @@ from __future__ import annotations
 
 import datetime
 import json
-import posixpath
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
 from item.errors import UsageError
 from item.heads.head import Head
-from item.mini import HEAD
-from item.profiles import Profile
-from item.settings import validated
-from item.tables import REJECTS, SCHEMA_VERSION, ErrorCode, Status
-from pipelines.audit import job as audit
-from pipelines.audit import thumbnails as evidence
-from pipelines.audit.numbers import AuditOptions
-from pipelines.featurize.configuration import FeaturizeConfiguration
+from pipelines.audit.configuration import AuditConfiguration
+from pipelines.audit.job import plan_audit, shown, write_report
+from pipelines.audit.thumbnails import keep
 from pipelines.featurize.error_rate import ErrorRateError, check_error_rates
 from pipelines.featurize.manifest import reuse
 from pipelines.featurize.plan import FeaturizingPlan, plan_featurizing
 from pipelines.featurize.run import is_done, leases, nothing_to_do, publish, stage
-from pipelines.input.plan import InputOptions
-from pipelines.score import job as scoring
+from pipelines.nightly.configuration import NightlyConfiguration
+from pipelines.nightly.nights import Night, chosen_nights, nights_of
+from pipelines.nightly.rejects import write_rejects
 from pipelines.score.heads import load_head
+from pipelines.score.job import plan_scoring, run_scoring
 from pipelines.storage.access import (
-    Storage,
     check_readable,
     check_writable,
     filesystem,
     take_retries,
 )
 from pipelines.storage.atomic import write_atomically
-from pipelines.storage.urls import join, normalise, redact
+from pipelines.storage.urls import join, redact
 from pipelines.tables.features import FeatureTable
 from pipelines.tables.lease import Lease, LeaseHeldError, lease_on
-from pipelines.tables.provenance import encoded
-from pipelines.tables.published import PublishedTable, date_of, nights_between
+from pipelines.tables.published import PublishedTable, date_of
 
 NIGHTS = "_nights"
-EXAMPLES = 5
-"""URIs that the rejects view names for each reason and source."""
 
-Outcome = Literal["published", "done_before", "too_many_errors", "held", "refused"]
-
-
-class NightlyConfiguration(BaseModel):
-    """Everything that ``jobs/nightly.py`` does, and nothing else."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    input: tuple[str, ...] = Field(min_length=1)
-    """Dump roots with ``date=YYYY-MM-DD`` folders, or prefixes that are such a folder."""
-    output: str = Field(min_length=1)
-    """Root of the tables and reports."""
-    head: str = str(HEAD)
-    """Folder or ``s3://`` prefix of a head; by default the one that ships with ``mini``."""
-    date: datetime.date | None = None
-    """One night, whether it is done or not."""
-    first: datetime.date | None = Field(default=None, alias="from")
-    """The nights from this one on, whether they are done or not."""
-    last: datetime.date | None = Field(default=None, alias="to")
-    """The nights up to this one; those that are done stay as they are, unless ``from`` is
-    given too."""
-    again: Literal["nothing", "failed", "all"] = "nothing"
-    """Rows of done nights that are computed anew: those that failed for a passing reason, or
-    all, with a new report for each night."""
-    profile: Profile
-    reading: InputOptions = InputOptions()
-    storage: Storage = Storage()
-    max_error_rate: float = Field(default=0.25, ge=0, le=1)
-    """As in ``jobs/featurize.py``, by night; lasting and passing reasons count apart."""
-    rows_per_part: int = Field(default=1024, ge=1)
-    object_store_gb: float = Field(default=2.0, gt=0)
-    wait_for_gpus: bool = False
-    reuse: bool = True
-    reuse_nights: int = Field(default=30, ge=0)
-    lease_seconds: float = Field(default=120.0, ge=1)
-    exclusive_lease: bool = True
-    nights_at_once: int = Field(default=7, ge=1)
-    """Nights that are featurized together, so that models are loaded once for them; they are
-    published one by one."""
-    audit: AuditOptions = AuditOptions()
-    """Of the report of each night."""
-
-    @model_validator(mode="after")
-    def _names_nights_in_one_way(self) -> NightlyConfiguration:
-        if self.date and (self.first or self.last):
-            raise ValueError("date names one night, from and to a range: give one or the other")
-        if self.first and self.last and self.first > self.last:
-            raise ValueError("from lies after to")
-        return self
-
-    def featurizing(self, prefix: str) -> FeaturizeConfiguration:
-        """The configuration of a night's features."""
-        shared = FeaturizeConfiguration.model_fields.keys() & type(self).model_fields.keys()
-        values = {name: getattr(self, name) for name in shared}
-        values |= {"input": prefix, "output": join(self.output, "features")}
-        return validated(FeaturizeConfiguration, values, "configuration")
-
-    def scoring(self, nights: Sequence[str]) -> scoring.ScoreConfiguration:
-        """The configuration of some nights' scores."""
-        return scoring.ScoreConfiguration(
-            input=join(self.output, "features"),
-            output=join(self.output, "scores"),
-            head=self.head,
-            dates=tuple(nights),
-            replace=self.again == "all",
-            storage=self.storage,
-            object_store_gb=self.object_store_gb,
-            lease_seconds=self.lease_seconds,
-            exclusive_lease=self.exclusive_lease,
-        )
-
-
-@dataclass(frozen=True)
-class Night:
-    """A night of the dump."""
-
-    date: str
-    prefixes: tuple[str, ...]
-    done: bool
+Ending = Literal["published", "done_before", "too_many_errors", "held", "refused"]
 
 
 @dataclass(frozen=True, eq=False)
-class NightlyJob:
+class NightlyPlan:
     """A checked piece of work."""
 
     configuration: NightlyConfiguration
@@ -167,11 +75,11 @@ class NightlyJob:
 
 
 @dataclass
-class Told:
+class NightOutcome:
     """What became of a night, for the summary and its manifest."""
 
     date: str
-    outcome: Outcome
+    outcome: Ending
     facts: dict[str, Any] = field(default_factory=dict)
 
     def line(self) -> dict[str, Any]:
@@ -192,7 +100,7 @@ class Told:
         )
 
 
-def prepare(configuration: NightlyConfiguration) -> NightlyJob:
+def plan_nights(configuration: NightlyConfiguration) -> NightlyPlan:
     """Check what can be checked before any work, and find the nights to do.
 
     Raises
@@ -210,7 +118,7 @@ def prepare(configuration: NightlyConfiguration) -> NightlyJob:
         check_readable(one, storage)
     check_writable(configuration.output, storage)
     found = nights_of(configuration.input, storage)
-    chosen = _chosen(configuration, sorted(found))
+    chosen = chosen_nights(configuration, sorted(found))
     manifests = {one: _manifest(configuration, one) for one in chosen}
     done = {one for one, told in manifests.items() if told.get("outcome") == "published"}
     left = [
@@ -221,7 +129,7 @@ def prepare(configuration: NightlyConfiguration) -> NightlyJob:
     if configuration.again == "failed":
         left = [one for one in left if one.done]
     rest = sorted(set(chosen) - {one.date for one in left})
-    return NightlyJob(configuration, head, tuple(left), tuple(rest))
+    return NightlyPlan(configuration, head, tuple(left), tuple(rest))
 
 
 def _again(
@@ -240,27 +148,7 @@ def _again(
     return bool(named) and scored_by == head.head_id
 
 
-def nights_of(inputs: Sequence[str], storage: Storage) -> dict[str, list[str]]:
-    """Prefixes by date, of dump roots and of prefixes that are nights themselves."""
-    found: dict[str, list[str]] = {}
-    for one in inputs:
-        own = _date_of(one)
-        if own:
-            found.setdefault(own, []).append(one)
-            continue
-        fs, path = filesystem(one, storage)
-        names = [posixpath.basename(entry["name"].rstrip("/")) for entry in fs.ls(path, True)]
-        dates = {date: name for name in names if (date := _date_of(name))}
-        if not dates:
-            raise UsageError(
-                f"There is no night at {redact(one)}: nights are folders such as date=2026-11-23."
-            )
-        for night, name in sorted(dates.items()):
-            found.setdefault(night, []).append(join(one, name))
-    return found
-
-
-def run(job: NightlyJob) -> Iterator[Told]:
+def run_nights(job: NightlyPlan) -> Iterator[NightOutcome]:
     """Do the nights, some at once; what is wrong with one does not stop the others."""
     number = job.configuration.nights_at_once
     for first in range(0, len(job.nights), number):
@@ -276,7 +164,7 @@ class _Held:
     jobs: tuple[FeaturizingPlan, ...]
 
 
-def _do(job: NightlyJob, nights: Sequence[Night]) -> Iterator[Told]:
+def _do(job: NightlyPlan, nights: Sequence[Night]) -> Iterator[NightOutcome]:
     """Lease nights, featurize those that are left together, and publish each."""
     configuration = job.configuration
     with ExitStack() as stack:
@@ -285,9 +173,9 @@ def _do(job: NightlyJob, nights: Sequence[Night]) -> Iterator[Told]:
             try:
                 held.append(_hold(configuration, night, stack))
             except LeaseHeldError as error:
-                yield Told(night.date, "held", {"reason": str(error)})
+                yield NightOutcome(night.date, "held", {"reason": str(error)})
             except UsageError as error:
-                yield Told(night.date, "refused", {"reason": str(error)})
+                yield NightOutcome(night.date, "refused", {"reason": str(error)})
         done = [one for one in held if all(map(is_done, one.jobs))]
         left = [one for one in held if one not in done]
         began = datetime.datetime.now(datetime.UTC)
@@ -299,7 +187,7 @@ def _do(job: NightlyJob, nights: Sequence[Night]) -> Iterator[Told]:
             try:
                 check_error_rates(mine)
             except ErrorRateError as error:
-                yield Told(one.night.date, "too_many_errors", {"reason": str(error)})
+                yield NightOutcome(one.night.date, "too_many_errors", {"reason": str(error)})
                 continue
             one.lease.check()
             featurized[one.night.date] = publish(mine)
@@ -319,21 +207,21 @@ def _hold(configuration: NightlyConfiguration, night: Night, stack: ExitStack) -
     return _Held(night, lease, jobs)
 
 
-def _scored(job: NightlyJob, nights: Sequence[str]) -> dict[str, Any]:
+def _scored(job: NightlyPlan, nights: Sequence[str]) -> dict[str, Any]:
     """Score nights whose features are published; returns the manifest."""
     if not nights:
         return {}
-    return scoring.run(scoring.prepare(job.configuration.scoring(nights)))
+    return run_scoring(plan_scoring(job.configuration.scoring(nights)))
 
 
 def _publish(
-    job: NightlyJob,
+    job: NightlyPlan,
     held: _Held,
     featurized: Sequence[Mapping[str, Any]],
     scored: Mapping[str, Any],
     began: datetime.datetime,
     seconds: float,
-) -> Told:
+) -> NightOutcome:
     """The last steps of a night that has features and scores; none where nothing changed."""
     configuration, night = job.configuration, held.night
     started = time.monotonic()
@@ -342,7 +230,7 @@ def _publish(
         date_of(path) == night.date for path in changed
     )
     if night.done and unchanged and configuration.again == "nothing":
-        return Told(night.date, "done_before")
+        return NightOutcome(night.date, "done_before")
     write_rejects(configuration.output, night.date, configuration.storage)
     facts = _facts(job, night, featurized, scored)
     facts["started_at"] = began.isoformat(timespec="seconds")
@@ -360,34 +248,34 @@ def _publish(
     }
     _write_manifest(configuration, night.date, facts)
     told = ("rows", "verdicts", "reuse", "seconds", "storage_retries", "report")
-    return Told(night.date, "published", {name: facts[name] for name in told})
+    return NightOutcome(night.date, "published", {name: facts[name] for name in told})
 
 
-def _audit(job: NightlyJob, night: Night, featurizing: Sequence[FeaturizingPlan]) -> str:
+def _audit(job: NightlyPlan, night: Night, featurizing: Sequence[FeaturizingPlan]) -> str:
     """Keep the pictures that the night's report shows, and write it."""
     configuration = job.configuration
-    auditing = audit.AuditConfiguration(
+    auditing = AuditConfiguration(
         input=configuration.output,
         output=join(configuration.output, "reports", f"{night.date}.html"),
         date=datetime.date.fromisoformat(night.date),
         storage=configuration.storage,
         **dict(configuration.audit),
     )
-    prepared = audit.prepare(auditing)
-    shown = audit.shown(prepared)
-    evidence.keep(
+    prepared = plan_audit(auditing)
+    pictures = shown(prepared)
+    keep(
         join(configuration.output, "evidence"),
         night.date,
-        shown["uri"].tolist(),
+        pictures["uri"].tolist(),
         [one.plan for one in featurizing],
         configuration.storage,
         configuration.profile.decoding,
     )
-    return audit.write(prepared)
+    return write_report(prepared)
 
 
 def _facts(
-    job: NightlyJob,
+    job: NightlyPlan,
     night: Night,
     featurized: Sequence[Mapping[str, Any]],
     scored: Mapping[str, Any],
@@ -431,75 +319,6 @@ def _facts(
         + sum(one.get("storage_retries", 0) for one in [*featurized, scored]),
         "runs": [one["manifest"] for one in [*featurized, scored] if "manifest" in one],
     }
-
-
-def write_rejects(root: str, night: str, storage: Storage) -> pa.Table:
-    """Make the rejects view of a published night; returns it."""
-    features = FeatureTable(join(root, "features"), storage)
-    rows = []
-    for path in features.published([night]):
-        with features.fs.open(posixpath.join(features.path, path), "rb") as file:
-            columns = ["uri", "source", "status", "error_code"]
-            rows.append(pq.ParquetFile(file).read(columns=columns).replace_schema_metadata(None))
-    view = rejects(pa.concat_tables(rows))
-    schema = REJECTS.with_metadata(encoded({"table": "rejects", "schema_version": SCHEMA_VERSION}))
-    table = PublishedTable(join(root, "rejects"), storage)
-    table.replace(night, [view], schema, {}, "rejects.parquet")
-    return view
-
-
-def rejects(rows: pa.Table) -> pa.Table:
-    """Rows without features by reason and source, most frequent first.
-
-    Parameters
-    ----------
-    rows : with ``uri``, ``source``, ``status`` and ``error_code``, of a whole night
-
-    Returns
-    -------
-    Table of the schema ``REJECTS``.
-    """
-    sizes = {one["values"]: one["counts"] for one in pc.value_counts(rows["source"]).to_pylist()}
-    without = rows.filter(pc.not_equal(rows["status"], Status.OK)).sort_by("uri")
-    groups = without.group_by(["error_code", "status", "source"], use_threads=False).aggregate(
-        [("uri", "count"), ("uri", "list")]
-    )
-    view = [
-        {
-            "error_code": one["error_code"],
-            "status": one["status"],
-            "source": one["source"],
-            "rows": one["uri_count"],
-            "share": one["uri_count"] / sizes[one["source"]],
-            "reason": ErrorCode(one["error_code"]).sentence,
-            "examples": one["uri_list"][:EXAMPLES],
-        }
-        for one in groups.to_pylist()
-    ]
-    view.sort(key=lambda one: (-one["rows"], one["error_code"], one["source"] or ""))
-    return pa.Table.from_pylist(view, schema=REJECTS)
-
-
-def _chosen(configuration: NightlyConfiguration, there: Sequence[str]) -> list[str]:
-    """The nights of the dump that were asked for; UsageError if one that was named is missing."""
-    chosen = nights_between(
-        there, configuration.date or configuration.first, configuration.date or configuration.last
-    )
-    if not chosen:
-        raise UsageError(
-            f"The dump has no night that was asked for: its nights are {there[0]} to {there[-1]}."
-        )
-    return chosen
-
-
-def _date_of(prefix: str) -> str | None:
-    """The date that a folder's name says, if it is one."""
-    name = posixpath.basename(normalise(prefix) if "/" in prefix else prefix)
-    match = re.fullmatch(r"date=(\d{4}-\d{2}-\d{2})", name)
-    try:
-        return datetime.date.fromisoformat(match[1]).isoformat() if match else None
-    except ValueError:
-        return None
 
 
 def _manifest_path(configuration: NightlyConfiguration, night: str) -> tuple[Any, str]:

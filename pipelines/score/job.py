@@ -24,21 +24,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 import ray.data
-from pydantic import BaseModel, ConfigDict, Field
 from ray.data import ActorPoolStrategy
 
 from item.errors import UsageError
 from item.explain.sentences import explanations, weakest_objects
 from item.heads import columns as evidence
 from item.heads.head import Head
-from item.mini import HEAD
 from item.tables import SCHEMA_VERSION, SCORES
 from pipelines.runtime.memory import PeakMemory
 from pipelines.runtime.progress import Progress, Tally, tell_retries
 from pipelines.runtime.start import start_ray
+from pipelines.score.configuration import ScoreConfiguration
 from pipelines.score.heads import load_head
 from pipelines.storage.access import (
-    Storage,
     check_readable,
     check_writable,
     filesystem,
@@ -53,33 +51,6 @@ from pipelines.tables.published import STAGING, PublishedTable, date_of, row_gro
 COPIED = ("image_id", "uri", "source", "status", "error_code", "global_similarity")
 COLUMNS = tuple(dict.fromkeys([*COPIED, "caption", "objects", *evidence.COLUMNS]))
 """Columns of the features that scoring reads; ``digital_source_type`` too, where it is there."""
-
-
-class ScoreConfiguration(BaseModel):
-    """How a ``scores`` table is made from a ``features`` table."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    input: str = Field(min_length=1)
-    """Root of a ``features`` table."""
-    head: str = str(HEAD)
-    """Folder or ``s3://`` prefix of a head; by default the one that ships with ``mini``."""
-    output: str = Field(min_length=1)
-    """Root of the ``scores`` table."""
-    dates: tuple[str, ...] | None = None
-    """Nights to score; all of them if unset."""
-    replace: bool = False
-    """Whether scores of another head may be replaced."""
-    storage: Storage = Storage()
-    rows_per_task: int = Field(default=65_536, ge=1)
-    """A kill costs the tasks that were not done."""
-    rows_per_batch: int = Field(default=4096, ge=1)
-    """Rows that are scored at once, some 20 KB each."""
-    workers: int | None = Field(default=None, ge=1)
-    """Actors that hold the head; one for each CPU if unset, and no more than tasks."""
-    object_store_gb: float = Field(default=2.0, gt=0)
-    lease_seconds: float = Field(default=120.0, ge=1)
-    exclusive_lease: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,7 +80,7 @@ class FileToScore:
 
 
 @dataclass(frozen=True, eq=False)
-class Scoring:
+class ScoringPlan:
     """A checked piece of work."""
 
     configuration: ScoreConfiguration
@@ -132,7 +103,7 @@ class Scoring:
         }
 
 
-def prepare(configuration: ScoreConfiguration) -> Scoring:
+def plan_scoring(configuration: ScoreConfiguration) -> ScoringPlan:
     """Check everything before any work, and list what has no scores of this head yet.
 
     Raises
@@ -170,10 +141,10 @@ def prepare(configuration: ScoreConfiguration) -> Scoring:
             done += file.rows
         else:
             files.append(file)
-    return Scoring(configuration, features, scores, head, tuple(files), done)
+    return ScoringPlan(configuration, features, scores, head, tuple(files), done)
 
 
-def run(job: Scoring) -> dict[str, Any]:
+def run_scoring(job: ScoringPlan) -> dict[str, Any]:
     """Score what is left, publish each night in one step, and return the manifest.
 
     Raises
@@ -256,7 +227,7 @@ def _cuts(metadata: pq.FileMetaData, rows_per_task: int) -> Iterator[tuple[int, 
         yield first, groups, rows
 
 
-def _score(job: Scoring, run_id: str) -> dict[str, Any]:
+def _score(job: ScoringPlan, run_id: str) -> dict[str, Any]:
     """Stage the scores of all pieces that are not staged yet; returns times."""
     staged = {f"{STAGING}/{f.work}/{path}" for f in job.files for path in job.scores.staged(f.work)}
     pieces = [piece for file in job.files for piece in file.pieces if piece.staged_as not in staged]
@@ -289,7 +260,7 @@ def _score(job: Scoring, run_id: str) -> dict[str, Any]:
     }
 
 
-def _publish(job: Scoring, file: FileToScore, run_id: str) -> tuple[str, dict[str, Any]]:
+def _publish(job: ScoringPlan, file: FileToScore, run_id: str) -> tuple[str, dict[str, Any]]:
     """Put the staged scores of a features file into their place, in its order."""
     configuration, night = job.configuration, date_of(file.path)
     schema = SCORES.with_metadata(
@@ -318,7 +289,7 @@ def _publish(job: Scoring, file: FileToScore, run_id: str) -> tuple[str, dict[st
     return path, facts
 
 
-def _staged(job: Scoring, file: FileToScore) -> Iterator[pa.Table]:
+def _staged(job: ScoringPlan, file: FileToScore) -> Iterator[pa.Table]:
     for piece in file.pieces:
         with job.scores.fs.open(posixpath.join(job.scores.path, piece.staged_as), "rb") as part:
             yield from row_groups(pq.ParquetFile(part))

@@ -17,7 +17,8 @@ from item.tables import features_schema
 from pipelines.featurize.configuration import resolve
 from pipelines.featurize.plan import plan_featurizing
 from pipelines.featurize.run import run_featurizing
-from pipelines.score import job as scoring
+from pipelines.score.configuration import ScoreConfiguration
+from pipelines.score.job import plan_scoring
 from tests.support.dumps import make
 from tests.support.photographs import photographs
 from tests.support.tiny_checkpoints.profile import tiny
@@ -57,4 +58,4 @@ def test_one_other_line_gives_the_same_columns_and_features_that_the_shipped_hea
 
     score = {"input": str(tmp_path / "features"), "output": str(tmp_path / "scores")}
     with pytest.raises(UsageError, match="cannot score"):
-        scoring.prepare(scoring.ScoreConfiguration(**score, head=str(HEAD)))
+        plan_scoring(ScoreConfiguration(**score, head=str(HEAD)))

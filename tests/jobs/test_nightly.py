@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 from item.errors import UsageError
 from jobs.nightly import app
-from pipelines.nightly import job as nightly
-from pipelines.nightly.job import Told
+from pipelines.nightly.job import NightOutcome
 from tests.support.dumps import make
 
 NIGHT = "2026-01-31"
@@ -27,9 +26,9 @@ def invoke(*arguments: object) -> Any:
     return CliRunner().invoke(app, [str(one) for one in arguments])
 
 
-def published(date: str) -> Told:
+def published(date: str) -> NightOutcome:
     facts = {"rows": {"total": 3}, "verdicts": {"uncertain": 3}, "seconds": 1.0, "report": "r.html"}
-    return Told(date, "published", facts)
+    return NightOutcome(date, "published", facts)
 
 
 @pytest.mark.parametrize(
@@ -37,25 +36,28 @@ def published(date: str) -> Told:
     [
         ([published(NIGHT)], 0, "done"),
         ([], 0, "nothing_to_do"),
-        ([Told(NIGHT, "done_before")], 0, "done"),
+        ([NightOutcome(NIGHT, "done_before")], 0, "done"),
         (
-            [Told(NIGHT, "too_many_errors", {"reason": "Bad."}), published(NIGHT)],
+            [NightOutcome(NIGHT, "too_many_errors", {"reason": "Bad."}), published(NIGHT)],
             3,
             "too_many_errors",
         ),
-        ([Told(NIGHT, "held", {"reason": "Held."})], 4, "held"),
-        ([Told(NIGHT, "refused", {"reason": "Empty."}), published(NIGHT)], 2, "refused"),
+        ([NightOutcome(NIGHT, "held", {"reason": "Held."})], 4, "held"),
+        ([NightOutcome(NIGHT, "refused", {"reason": "Empty."}), published(NIGHT)], 2, "refused"),
         (
-            [Told(NIGHT, "held", {"reason": "x"}), Told(NIGHT, "too_many_errors", {"reason": "y"})],
+            [
+                NightOutcome(NIGHT, "held", {"reason": "x"}),
+                NightOutcome(NIGHT, "too_many_errors", {"reason": "y"}),
+            ],
             3,
             "too_many_errors",
         ),
     ],
 )
 def test_outcome_is_an_exit_code_and_the_last_line(
-    dump: Path, monkeypatch: pytest.MonkeyPatch, told: list[Told], code: int, outcome: str
+    dump: Path, monkeypatch: pytest.MonkeyPatch, told: list[NightOutcome], code: int, outcome: str
 ) -> None:
-    monkeypatch.setattr(nightly, "run", lambda _job: iter(told))
+    monkeypatch.setattr("jobs.nightly.run_nights", lambda _job: iter(told))
     result = invoke("--input", dump, "--output", dump.parent / "out")
     assert result.exit_code == code, result.output
     summary = json.loads(result.stdout.strip().splitlines()[-1])
@@ -95,7 +97,7 @@ def test_refusal_of_a_head_is_before_any_work(dump: Path, monkeypatch: pytest.Mo
     def refuse(_: object) -> None:
         raise UsageError("No.")
 
-    monkeypatch.setattr(nightly, "prepare", refuse)
+    monkeypatch.setattr("jobs.nightly.plan_nights", refuse)
     result = invoke("--input", dump, "--output", dump.parent / "out")
     assert (result.exit_code, result.stderr) == (2, "error: No.\n")
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.score import app
-from pipelines.score import images as image_scoring
+from pipelines.score.configuration import resolve
 from pipelines.storage.access import Storage
 from pipelines.tables.lease import Lease
 from tests.pipelines.score.test_job import write_features
@@ -78,7 +78,7 @@ def test_mistake_is_one_sentence_and_exit_code_2(
 
 
 def test_configuration_of_images_is_that_of_featurizing(tmp_path: Path) -> None:
-    configuration = image_scoring.resolve(
+    configuration = resolve(
         None, {"input": "a", "output": str(tmp_path)}, {"max_error_rate": 0.4, "rows_per_task": 10}
     )
     assert configuration.features == f"{tmp_path}-features"

@@ -13,7 +13,9 @@ import pytest
 from item.errors import UsageError
 from item.heads.head import Head
 from item.mini import HEAD as SHIPPED
-from pipelines.audit.job import AuditConfiguration, Auditing, as_csv, prepare, shown, write
+from pipelines.audit.configuration import AuditConfiguration
+from pipelines.audit.files import as_csv
+from pipelines.audit.job import AuditPlan, plan_audit, shown, write_report
 from pipelines.audit.numbers import AuditOptions
 from pipelines.featurize.configuration import resolved
 from tests.conftest import S3Server
@@ -35,8 +37,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def auditing(root: Path, output: str = "report.html", **given: Any) -> Auditing:
-    return prepare(AuditConfiguration(input=str(root), output=output, **given))
+def auditing(root: Path, output: str = "report.html", **given: Any) -> AuditPlan:
+    return plan_audit(AuditConfiguration(input=str(root), output=output, **given))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_pictures_to_keep_are_the_same_at_every_reading(root: Path) -> None:
 def test_every_table_is_written_as_parquet_and_csv(root: Path, tmp_path: Path) -> None:
     output = tmp_path / "reports" / "night.html"
     job = auditing(root, str(output))
-    assert write(job) == str(output)
+    assert write_report(job) == str(output)
     folder = output.with_suffix("")
     expected = {f"{name}.{kind}" for name in TABLES for kind in ("csv", "parquet")}
     assert {path.name for path in folder.iterdir()} == expected
@@ -140,7 +142,7 @@ def test_every_table_is_written_as_parquet_and_csv(root: Path, tmp_path: Path) -
 def test_empty_night_is_written_too(tmp_path: Path) -> None:
     write_night(tmp_path, NIGHTS[0], [], manifest={})
     output = tmp_path / "report.html"
-    write(auditing(tmp_path, str(output)))
+    write_report(auditing(tmp_path, str(output)))
     assert pd.read_parquet(tmp_path / "report" / "review.parquet").empty
     assert pd.read_parquet(tmp_path / "report" / "verdicts.parquet")["rows"].tolist() == [0]
 
@@ -149,13 +151,13 @@ def test_same_nights_give_the_same_files(root: Path, tmp_path: Path) -> None:
     contents = []
     for name in ("one", "two"):
         output = tmp_path / name / "report.html"
-        write(auditing(root, str(output)))
+        write_report(auditing(root, str(output)))
         contents.append({path.name: path.read_bytes() for path in output.parent.rglob("*.*")})
     assert contents[0] == contents[1]
 
 
 def test_report_goes_to_s3(root: Path, s3: S3Server, bucket: str) -> None:
-    write(auditing(root, f"s3://{bucket}/reports/night.html"))
+    write_report(auditing(root, f"s3://{bucket}/reports/night.html"))
     keys = [one["Key"] for one in s3.client.list_objects_v2(Bucket=bucket)["Contents"]]
     assert len(keys) == 1 + 2 * len(TABLES)
     page = s3.client.get_object(Bucket=bucket, Key="reports/night.html")["Body"].read()
@@ -183,7 +185,7 @@ def test_csv_keeps_numbers_and_harmless_text() -> None:
 def test_hostile_rows_stay_one_line_each_in_csv(tmp_path: Path) -> None:
     rows = [picture(text, 0.5, caption=text, source=text) for text in HOSTILE]
     output = tmp_path / "report.html"
-    write(auditing(write_night(tmp_path, NIGHTS[0], rows), str(output)))
+    write_report(auditing(write_night(tmp_path, NIGHTS[0], rows), str(output)))
     review = pd.read_csv(tmp_path / "report" / "review.csv")
     assert len(review) == len(HOSTILE)
     told = {text.removeprefix("'") for text in review["caption"]}

@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.audit.job import AuditConfiguration, prepare, write
-from pipelines.audit.page import LONGEST_TEXT, MOST_LINES, card
+from pipelines.audit.cards import card
+from pipelines.audit.configuration import AuditConfiguration
+from pipelines.audit.format import LONGEST_TEXT
+from pipelines.audit.job import plan_audit, write_report
+from pipelines.audit.lines import MOST_LINES
 from tests.support.audit_root import (
     ERROR_RATES,
     HEAD,
@@ -75,7 +78,7 @@ def report(root: Path, rows: list[Row], *dates: str, **given: Any) -> Path:
     output = root / "report.html"
     first, last = (dates or (NIGHT,))[0], NIGHT
     configuration = {"input": str(root), "output": str(output), "first": first, "last": last}
-    write(prepare(AuditConfiguration.model_validate(configuration | given)))
+    write_report(plan_audit(AuditConfiguration.model_validate(configuration | given)))
     return output
 
 

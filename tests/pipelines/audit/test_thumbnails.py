@@ -11,8 +11,7 @@ from PIL import Image
 
 from item.images.decode import Decoding, image_id
 from item.tables import EVIDENCE
-from pipelines.audit import thumbnails as evidence
-from pipelines.audit.thumbnails import AllBut
+from pipelines.audit.thumbnails import NAME, AllBut, keep
 from pipelines.tables.row_keys import RowKeys
 from tests.support.dumps import STORAGE, keys_of, make, planned, rows_of
 from tests.support.photographs import photographs
@@ -44,8 +43,8 @@ def test_thumbnails_of_shown_rows_are_kept_and_broken_ones_left_out(tmp_path: Pa
     plan = planned(make(tmp_path / "dump", files))
     root = tmp_path / "evidence"
     wanted = [names[0], names[2], "broken.jpg", "empty.jpg", "gone.jpg"]
-    kept = evidence.keep(str(root), NIGHT, wanted, [plan], STORAGE, Decoding())
-    rows = pq.ParquetFile(root / f"date={NIGHT}" / evidence.NAME).read()
+    kept = keep(str(root), NIGHT, wanted, [plan], STORAGE, Decoding())
+    rows = pq.ParquetFile(root / f"date={NIGHT}" / NAME).read()
     assert kept == len(rows) == 2 and rows.schema.equals(EVIDENCE)
     for row in rows.to_pylist():
         assert row["image_id"] == image_id(PICTURES[row["uri"]])
@@ -55,6 +54,6 @@ def test_thumbnails_of_shown_rows_are_kept_and_broken_ones_left_out(tmp_path: Pa
 
 
 def test_night_that_shows_nothing_has_evidence_without_rows(tmp_path: Path) -> None:
-    evidence.keep(str(tmp_path), NIGHT, [], [], STORAGE, Decoding())
-    rows = pq.ParquetFile(tmp_path / f"date={NIGHT}" / evidence.NAME).read()
+    keep(str(tmp_path), NIGHT, [], [], STORAGE, Decoding())
+    rows = pq.ParquetFile(tmp_path / f"date={NIGHT}" / NAME).read()
     assert len(rows) == 0 and rows.schema.equals(EVIDENCE)

@@ -18,8 +18,10 @@ from item.mini import HEAD
 from item.profiles import load_profile
 from item.tables import REJECTS
 from pipelines.featurize.configuration import resolved_with_profile
-from pipelines.nightly import job as nightly
-from pipelines.nightly.job import NightlyConfiguration, Told, nights_of, rejects
+from pipelines.nightly.configuration import NightlyConfiguration
+from pipelines.nightly.job import NightOutcome, plan_nights, run_nights
+from pipelines.nightly.nights import nights_of
+from pipelines.nightly.rejects import rejects
 from pipelines.storage.access import Storage, filesystem, take_retries
 from pipelines.tables.features import FeatureTable, PartWriter
 from pipelines.tables.lease import Lease
@@ -46,9 +48,9 @@ def configured(input: Any, output: Any, **settings: Any) -> NightlyConfiguration
     return resolved_with_profile(NightlyConfiguration, None, options, SMALL | settings)
 
 
-def run(input: Any, output: Any, **settings: Any) -> list[Told]:
+def run(input: Any, output: Any, **settings: Any) -> list[NightOutcome]:
     take_retries()  # those of other tests in this process
-    return list(nightly.run(nightly.prepare(configured(input, output, **settings))))
+    return list(run_nights(plan_nights(configured(input, output, **settings))))
 
 
 def manifest(root: Path, night: str) -> dict[str, Any]:
@@ -136,15 +138,12 @@ def test_manifest_names_head_models_and_files(audited: tuple[Path, Path]) -> Non
     assert told["images_per_second"] > 0 and told["storage_retries"] == 0
 
 
-def test_done_nights_are_left_alone(
-    audited: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_done_nights_are_left_alone(audited: tuple[Path, Path]) -> None:
     dump, out = audited
-    monkeypatch.setattr("pipelines.featurize.run.start_ray", lambda *_: 1 / 0)
     before = files(out)
-    job = nightly.prepare(configured(dump, out))
+    job = plan_nights(configured(dump, out))
     assert job.nights == () and job.done_before == (FIRST, SECOND)
-    assert list(nightly.run(job)) == []
+    assert list(run_nights(job)) == []
     assert [one.outcome for one in run(dump, out, date=FIRST, max_error_rate=0.5)] == [
         "done_before"
     ]
@@ -156,14 +155,16 @@ def test_done_nights_are_left_alone(
 
 
 def test_night_killed_before_its_manifest_is_finished_without_computing_again(
-    audited: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    audited: tuple[Path, Path], tmp_path: Path
 ) -> None:
     dump, out = audited
     shutil.copytree(out, tmp_path / "out")
     (tmp_path / "out" / "_nights" / f"{SECOND}.json").unlink()
-    monkeypatch.setattr("pipelines.featurize.run._process", lambda *_: 1 / 0)
+    before = files(tmp_path / "out" / "features")
     [told] = run(dump, tmp_path / "out", max_error_rate=0.5)
     assert (told.date, told.outcome) == (SECOND, "published")
+    assert before.items() <= files(tmp_path / "out" / "features").items()
+    assert manifest(tmp_path / "out", SECOND)["images_per_second"] is None
     assert manifest(tmp_path / "out", SECOND)["rows"] == manifest(out, SECOND)["rows"]
 
 
@@ -210,31 +211,30 @@ def test_night_of_another_head_stays_as_it_is(audited: tuple[Path, Path], tmp_pa
     )
     Head.of(other, head.fitted, head.familiarity).save(tmp_path / "head")
     own = {"head": str(tmp_path / "head")}
-    job = nightly.prepare(configured(dump, out, **own, **{"from": FIRST}))
+    job = plan_nights(configured(dump, out, **own, **{"from": FIRST}))
     assert job.nights == () and job.done_before == (FIRST, SECOND)
     with pytest.raises(UsageError, match="was scored by the head"):
-        nightly.prepare(configured(dump, out, **own, again="failed"))
+        plan_nights(configured(dump, out, **own, again="failed"))
 
 
 def test_too_many_errors_are_told_and_do_not_stop_the_next_night(
-    audited: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    audited: tuple[Path, Path], tmp_path: Path
 ) -> None:
     dump, out = audited
     shutil.copytree(out, tmp_path / "out")
     for night in (FIRST, SECOND):
         (tmp_path / "out" / "_nights" / f"{night}.json").unlink()
-
-    def too_many(staged: Any) -> None:
-        if staged[0].job.plan.dates == (FIRST,):
-            raise nightly.runs.ErrorRateError("Too many.")
-
-    is_done = nightly.runs.is_done
-    patch = monkeypatch.setattr
-    patch(nightly.runs, "is_done", lambda job: job.plan.dates != (FIRST,) and is_done(job))
-    patch(nightly.runs, "check_error_rates", too_many)
-    told = run(dump, tmp_path / "out")
-    assert [one.outcome for one in told] == ["too_many_errors", "published"]
-    assert told[0].facts["reason"] == "Too many." and "Too many." in told[0].sentence()
+    late = {f"crawl/late-{number}.jpg": b"no picture" for number in range(3)}
+    make(dump / f"date={FIRST}", late)
+    try:
+        told = run(dump, tmp_path / "out")
+    finally:
+        for name in late:
+            (dump / f"date={FIRST}" / name).unlink()
+    assert [night.outcome for night in told] == ["too_many_errors", "published"]
+    reason = told[0].facts["reason"]
+    assert reason.startswith(f"Of the rows of {FIRST}, 100.0% are without features")
+    assert reason in told[0].sentence()
     assert not (tmp_path / "out" / "_nights" / f"{FIRST}.json").exists()
 
 
@@ -327,14 +327,14 @@ def test_mistake_is_refused_before_any_work(
 ) -> None:
     make(tmp_path / "dump", {f"date={FIRST}/a.png": b"x"})
     with pytest.raises(UsageError, match=words):
-        nightly.prepare(configured(tmp_path / "dump", tmp_path / "out", **settings))
+        plan_nights(configured(tmp_path / "dump", tmp_path / "out", **settings))
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("s3")
 def test_missing_bucket_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="There is no bucket 'no-such-bucket'"):
-        nightly.prepare(configured("s3://no-such-bucket/x", tmp_path / "out"))
+        plan_nights(configured("s3://no-such-bucket/x", tmp_path / "out"))
 
 
 def test_rejects_are_grouped_with_shares_and_at_most_five_examples() -> None:

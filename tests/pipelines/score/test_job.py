@@ -16,8 +16,8 @@ from item.errors import UsageError
 from item.heads.head import Head
 from item.mini import HEAD
 from item.tables import SCORES, features_schema
-from pipelines.score import job as scoring
-from pipelines.score.job import ScoreConfiguration
+from pipelines.score.configuration import ScoreConfiguration
+from pipelines.score.job import plan_scoring, run_scoring
 from pipelines.storage.access import Storage
 from pipelines.storage.urls import join
 from pipelines.tables.features import FeatureTable, PartWriter
@@ -90,7 +90,7 @@ def configured(folder: Path, **settings: Any) -> ScoreConfiguration:
 
 
 def run(folder: Path, **settings: Any) -> dict[str, Any]:
-    return scoring.run(scoring.prepare(configured(folder, **settings)))
+    return run_scoring(plan_scoring(configured(folder, **settings)))
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_killed_scoring_goes_on_with_what_is_staged(
 ) -> None:
     shutil.rmtree(copy / "scores")
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "_publish", lambda *_: 1 / 0)
+        patch.setattr("pipelines.score.job._publish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(copy)
     assert not list((copy / "scores").glob("date=*"))
@@ -204,13 +204,13 @@ def test_other_head_is_refused_unless_told_to_replace(copy: Path, tmp_path: Path
 def test_features_of_another_set_are_refused(tmp_path: Path) -> None:
     write_features(str(tmp_path / "features"), "mini-0", **{NIGHTS[0]: 3})
     with pytest.raises(UsageError, match="trained on features of the set"):
-        scoring.prepare(configured(tmp_path))
+        plan_scoring(configured(tmp_path))
 
 
 def test_place_without_features_is_refused(tmp_path: Path) -> None:
     (tmp_path / "features").mkdir()
     with pytest.raises(UsageError, match="There is no features table at"):
-        scoring.prepare(configured(tmp_path))
+        plan_scoring(configured(tmp_path))
 
 
 def test_night_that_another_run_holds_is_not_published(copy: Path) -> None:

@@ -1,0 +1,77 @@
+"""What a scoring job is asked to do, from features or from images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from item.mini import HEAD
+from item.settings import validated
+from pipelines.featurize.configuration import FeaturizeConfiguration, resolved_with_profile
+from pipelines.storage.access import Storage
+
+
+class ScoreConfiguration(BaseModel):
+    """How a ``scores`` table is made from a ``features`` table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: str = Field(min_length=1)
+    """Root of a ``features`` table."""
+    head: str = str(HEAD)
+    """Folder or ``s3://`` prefix of a head; by default the one that ships with ``mini``."""
+    output: str = Field(min_length=1)
+    """Root of the ``scores`` table."""
+    dates: tuple[str, ...] | None = None
+    """Nights to score; all of them if unset."""
+    replace: bool = False
+    """Whether scores of another head may be replaced."""
+    storage: Storage = Storage()
+    rows_per_task: int = Field(default=65_536, ge=1)
+    """A kill costs the tasks that were not done."""
+    rows_per_batch: int = Field(default=4096, ge=1)
+    """Rows that are scored at once, some 20 KB each."""
+    workers: int | None = Field(default=None, ge=1)
+    """Actors that hold the head; one for each CPU if unset, and no more than tasks."""
+    object_store_gb: float = Field(default=2.0, gt=0)
+    lease_seconds: float = Field(default=120.0, ge=1)
+    exclusive_lease: bool = True
+
+
+class ImageScoringConfiguration(FeaturizeConfiguration):
+    """Everything that ``jobs/score.py`` does, and nothing else.
+
+    ``input`` is a features table or images; ``output`` is the root of the scores.
+    """
+
+    head: str = str(HEAD)
+    """Folder or ``s3://`` prefix of a head; by default the one that ships with ``mini``."""
+    features: str | None = None
+    """Root of the features of images; beside the scores, with ``-features`` at its end, if
+    unset."""
+    replace: bool = False
+    """Whether scores of another head may be replaced."""
+    rows_per_task: int = Field(default=65_536, ge=1)
+    """Rows that a task scores; a kill costs those that were not done."""
+
+    def featurizing(self) -> FeaturizeConfiguration:
+        """How the features of images are made."""
+        values = {name: getattr(self, name) for name in FeaturizeConfiguration.model_fields}
+        values["output"] = self.features or f"{self.output.rstrip('/')}-features"
+        return validated(FeaturizeConfiguration, values, "configuration")
+
+    def scoring(self, features: str) -> ScoreConfiguration:
+        """How features are scored."""
+        own = set(ScoreConfiguration.model_fields) & set(type(self).model_fields)
+        values = {name: getattr(self, name) for name in own} | {"input": features}
+        return validated(ScoreConfiguration, values, "configuration")
+
+
+def resolve(
+    file: str | None, options: Mapping[str, Any], settings: Mapping[str, Any]
+) -> ImageScoringConfiguration:
+    """As :func:`~pipelines.featurize.configuration.resolved_with_profile`; ``features`` too."""
+    found = resolved_with_profile(ImageScoringConfiguration, file, options, settings)
+    return found.model_copy(update={"features": found.featurizing().output})
