@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +24,11 @@ from numpy.typing import NDArray
 
 from item.crop_grid import CropGridGrounder, Grounding, Parts
 from item.embedding import load_dual_encoder
+from item.featurizing import FoundObjects, misaligned
 from item.images.decode import decode
 from item.phrases import PhraseExtractor
 from item.profiles import Profile, load_profile
-from item.tables import Status
-from pipelines.featurize.steps import Misalign
-from pipelines.tables.features import as_features
+from item.tables import EMBEDDING, Status, as_features, features_schema
 
 BATCH = 32
 MOST = {"k1": 1, "k3": 3}
@@ -94,7 +93,6 @@ class Variants:
         self.random = RandomCropGrounder(encoder, profile.grounder)
         self.any = RandomCropGrounder(encoder, everything)
         self.every = CropGridGrounder(encoder, everything)
-        self.misalign = Misalign(profile)
 
     def of(self, batch: pa.Table, pictures: Sequence[NDArray[np.uint8]]) -> dict[str, pa.Table]:
         """The batch's rows by variant."""
@@ -128,38 +126,33 @@ class Variants:
         found: Sequence[Sequence[Grounding]],
     ) -> pa.Table:
         captions = images - np.array(batch["global_misalignment"].to_pylist(), np.float32)
-        columns: dict[str, Any] = {
-            "objects": [
-                [
-                    {
-                        "phrase": phrase,
-                        "box": dict(zip(("x0", "y0", "x1", "y1"), one.box.tolist(), strict=True)),
-                        "grounding_score": one.score,
-                        "grounded": one.grounded,
-                    }
-                    for phrase, one in zip(some, groundings, strict=True)
-                ]
-                for some, groundings in zip(phrases, found, strict=True)
-            ],
-            "image_embedding": list(images),
-            "caption_embedding": list(captions),
-            "crop_embeddings": [[one.embedding for one in some] for some in found],
-            "phrase_embeddings": [[one.phrase_embedding for one in some] for some in found],
-        }
-        made = self.misalign.process(columns)
+        objects = [
+            [
+                {
+                    "phrase": phrase,
+                    "box": dict(zip(("x0", "y0", "x1", "y1"), one.box.tolist(), strict=True)),
+                    "grounding_score": one.score,
+                    "grounded": one.grounded,
+                }
+                for phrase, one in zip(some, groundings, strict=True)
+            ]
+            for some, groundings in zip(phrases, found, strict=True)
+        ]
+        crops = [[one.embedding for one in some] for some in found]
+        prompted = [[one.phrase_embedding for one in some] for some in found]
+        made = misaligned(images, captions, FoundObjects(objects, crops, prompted))
+        schema = features_schema(self.profile.dimensions)
         rows = batch
-        for name in self.misalign.outputs:
+        for name, values in made.items():
             if name.startswith("global"):
                 continue  # as they were: another rounding would be another ablation
-            kind = self.misalign.outputs[name]
+            kind = EMBEDDING if name == "local_misalignment" else schema.field(name).type
             rows = rows.set_column(
-                rows.column_names.index(name), name, pa.array(list(made[name]), kind)
+                rows.column_names.index(name), name, pa.array(list(values), kind)
             )
         for name in ("image_embedding", "parts_embedding", "global_misalignment"):
-            kind = pa.list_(pa.float32())
-            rows = rows.set_column(
-                rows.column_names.index(name), name, pa.array(batch[name].to_pylist(), kind)
-            )
+            values = pa.array(batch[name].to_pylist(), EMBEDDING)
+            rows = rows.set_column(rows.column_names.index(name), name, values)
         return as_features(rows, self.profile.dimensions)
 
 

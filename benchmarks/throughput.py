@@ -31,10 +31,9 @@ from rich.table import Table
 
 from benchmarks.machine import machine
 from item.profiles import load_profile
-from item.tables import IMAGES
+from item.tables import IMAGES, as_features
 from pipelines.featurize.steps import stages
 from pipelines.runtime.stages import run_stage
-from pipelines.tables.features import as_features
 
 BATCH = 32
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
 """An RGB array of shape (height, width, 3)."""
+Size = tuple[int, int]
+"""Width and height of an upright image at full size, in pixels."""
+SIDES = ("x0", "y0", "x1", "y1")
 
 
 def fitted_box(
@@ -49,3 +53,34 @@ def _fitted_span(
     grown = end - start + missing
     start = max(min(start - missing // 2, length - grown), 0)
     return start, start + grown
+
+
+def full_size_box(box: NDArray[np.float32], picture: Picture, size: Size) -> dict[str, float]:
+    """A box of a decoded picture in pixels of the full-size one, as tables hold it.
+
+    Parameters
+    ----------
+    box : x0, y0, x1, y1 in pixels of ``picture``
+    picture : uint8 array of shape (height', width', 3)
+    size : of the full-size picture
+    """
+    sides = (box * _scale(picture, size)).astype(np.float32).tolist()
+    return dict(zip(SIDES, sides, strict=True))
+
+
+def box_in_picture(box: Mapping[str, float], picture: Picture, size: Size) -> list[float]:
+    """The inverse of :func:`full_size_box`, to a hundredth of a pixel."""
+    sides = np.array([box[side] for side in SIDES])
+    # Without rounding, a whole pixel that was scaled up and down becomes two.
+    rounded: list[float] = np.round(sides / _scale(picture, size), 2).tolist()
+    return rounded
+
+
+def _scale(picture: Picture, size: Size) -> NDArray[np.float64]:
+    """What a box's x0, y0, x1, y1 are multiplied by to be in pixels of the full-size picture.
+
+    The two axes differ where a side was rounded, much so in a very thin picture.
+    """
+    rows, columns = picture.shape[:2]
+    width, height = size
+    return np.array([width / columns, height / rows] * 2)

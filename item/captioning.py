@@ -130,6 +130,12 @@ def load_captioner(
             raise ValueError(f"'{settings.model}' names no captioner")
 
 
+def first_caption(captions: Sequence[str | None] | None) -> str | None:
+    """The first of the texts that came with a picture, on one line; None if all are blank."""
+    texts = (" ".join(text.split()) for text in captions or () if text)
+    return next(filter(None, texts), None)
+
+
 def captioner_revision(settings: Captioning) -> str:
     """What exactly runs under the settings' name."""
     match settings:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 SCHEMA_VERSION = 2
 """Raised when a column goes or changes its meaning; a new column that may be null is no reason."""
@@ -83,6 +85,9 @@ class Note(StrEnum):
     EXIF_ROTATED = "exif_rotated"
 
 
+EMBEDDING = pa.list_(pa.float32())
+"""A vector of the CLIP space within a run; tables hold float16."""
+
 BOX = pa.struct([(side, pa.float32()) for side in ("x0", "y0", "x1", "y1")])
 """In pixels of the upright full-size image."""
 
@@ -153,6 +158,32 @@ def features_schema(dimensions: int) -> pa.Schema:
             ("global_misalignment", embedding),
             ("local_misalignment", embedding),
         ]
+    )
+
+
+def as_features(rows: pa.Table, dimensions: int) -> pa.Table:
+    """Rows of the last stage in the exact schema of the table, null where no stage ran."""
+    schema = features_schema(dimensions)
+    columns = [_as_feature(rows, field, dimensions) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _as_feature(rows: pa.Table, field: pa.Field, dimensions: int) -> pa.Array | pa.ChunkedArray:
+    if field.name not in rows.column_names:
+        return pa.nulls(len(rows), field.type)
+    if pa.types.is_fixed_size_list(field.type):
+        return _fixed_size(rows[field.name], dimensions)
+    return rows[field.name].cast(field.type)
+
+
+def _fixed_size(column: pa.ChunkedArray, dimensions: int) -> pa.Array:
+    """Lists of float32, null where there is none -> fixed-size lists of float16."""
+    present = pc.is_valid(column).to_numpy(zero_copy_only=False)
+    values = np.zeros((len(column), dimensions), np.float16)
+    flat = column.combine_chunks().drop_null().flatten().to_numpy(zero_copy_only=False)
+    values[present] = flat.reshape(-1, dimensions)
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(values.ravel()), dimensions, mask=pa.array(~present)
     )
 
 

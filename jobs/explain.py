@@ -13,8 +13,8 @@ from typing import Annotated
 
 import typer
 
-from item.explain.pictures import annotate
-from item.explain.sentences import Explanation, explain
+from item.explanation.pictures import annotate
+from item.explanation.sentences import Explanation, explain
 from item.images.decode import Decoding, decode
 from item.mini import HEAD
 from item.statistics.calibration import Verdict

@@ -75,6 +75,11 @@ class Resources(BaseModel):
     model_batch_size: int | None = Field(default=None, ge=1)
     """Inputs that pass through the model at once; None finds what fits into memory."""
 
+    @property
+    def gpu_share(self) -> float:
+        """The part of one GPU that belongs to a worker; 1 for a worker without a GPU."""
+        return min(self.gpus, 1.0) or 1.0
+
 
 class StageResources(BaseModel):
     """Resources of each stage."""

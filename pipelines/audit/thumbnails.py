@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from item.explain.pictures import thumbnail
+from item.explanation.pictures import thumbnail
 from item.images.decode import Decoding, image_id
 from item.images.errors import ImageError
 from item.tables import EVIDENCE, SCHEMA_VERSION

@@ -1,4 +1,4 @@
-"""One image through the stages of featurizing, in this process and without Ray's cluster."""
+"""One image by its address: its bytes, and its features without Ray."""
 
 from __future__ import annotations
 
@@ -6,20 +6,15 @@ import os
 from functools import lru_cache
 from typing import Any
 
-import pyarrow as pa
 from botocore.exceptions import BotoCoreError
 
 from item.errors import UsageError
+from item.featurizing import Featurizer
 from item.profiles import Profile
-from item.tables import IMAGES, Status
-from pipelines.featurize.steps import stages
-from pipelines.input.rows import InputRow
-from pipelines.runtime.stages import Stage, run_stage
 from pipelines.storage.access import Storage, check_readable, reason
 from pipelines.storage.allowed import Location
 from pipelines.storage.fetching import TooLargeError, fetch
 from pipelines.storage.urls import is_s3, normalise, redact
-from pipelines.tables.features import as_features
 
 
 def read_one(url: str, profile: Profile, storage: Storage) -> bytes:
@@ -68,30 +63,20 @@ def featurize_one(data: bytes, uri: str, profile: Profile) -> dict[str, Any]:
 
     Returns
     -------
-    A row of a ``features`` table by column, as :func:`item.explain.sentences.explain` takes it. Its
-    status and error code say so if the file cannot be decoded.
+    A row of a ``features`` table by column, as :func:`item.explanation.sentences.explain` takes
+    it. Its status and error code say so if the file cannot be decoded.
 
     Raises
     ------
     UsageError
         If a model of the profile is missing.
     """
-    table = pa.Table.from_pylist([InputRow(uri, date="", bytes=data).as_dict()], schema=IMAGES)
-    for stage in _method(profile.model_dump_json()):
-        if table["status"][0].as_py() == Status.OK:
-            _set_up(stage)
-        table = run_stage(stage, table)
-    row: dict[str, Any] = as_features(table, profile.dimensions).to_pylist()[0]
+    table = _featurizer(profile.model_dump_json()).featurize([data], [uri])
+    row: dict[str, Any] = table.to_pylist()[0]
     return row
 
 
 @lru_cache(maxsize=1)
-def _method(profile: str) -> list[Stage]:
-    """Stages of a profile, given as JSON."""
-    return stages(Profile.model_validate_json(profile))
-
-
-@lru_cache(maxsize=8)
-def _set_up(stage: Stage) -> None:
-    """Load a stage's models once; a file that cannot be decoded needs none of them."""
-    stage.set_up()
+def _featurizer(profile: str) -> Featurizer:
+    """That of a profile, given as JSON; its models are loaded once."""
+    return Featurizer(Profile.model_validate_json(profile))

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import ray
 from numpy.typing import NDArray
-from ray.data import Dataset
 
-from item import misalignment
-from item.captioning import load_captioner
+from item.captioning import first_caption, load_captioner
 from item.embedding import DualEncoder, load_dual_encoder
 from item.errors import UsageError
-from item.grounding import load_grounder
-from item.images.decode import crop, decode, image_id
+from item.featurizing import FoundObjects, ObjectFinder, Size, misaligned, read_file
+from item.images.decode import image_id
 from item.images.errors import ImageError
-from item.images.file_claims import digital_source_type
 from item.images.perturb import NONE, Perturbation
-from item.phrases import PhraseExtractor
 from item.profiles import Profile, Resources
-from item.tables import OBJECT, ErrorCode, Status
-from pipelines.runtime.stages import ERRORS, PENDING, Columns, RowError, Stage, groups, through
+from item.tables import EMBEDDING, OBJECT, ErrorCode, Status
+from pipelines.runtime.stages import ERRORS, PENDING, Columns, RowError, Stage, groups
 
-EMBEDDING = pa.list_(pa.float32())
 EMBEDDINGS = pa.list_(EMBEDDING)
-
-
-def featurize(images: Dataset, profile: Profile, perturbation: str = NONE) -> Dataset:
-    """Turn an images dataset into a features dataset, one row out for each row in."""
-    return through(images, stages(profile, perturbation))
 
 
 def stages(profile: Profile, perturbation: str = NONE, register: Any = None) -> list[Stage]:
@@ -162,24 +152,14 @@ class Decode(Stage):
 
     def process(self, columns: Columns) -> Columns:
         rows = [self._decoded(data) for data in columns["bytes"]]
-        names = (*self.outputs, ERRORS)
-        return {name: [row.get(name) for row in rows] for name in names}
+        return {name: [row.get(name) for row in rows] for name in (*self.outputs, ERRORS)}
 
     def _decoded(self, data: bytes) -> dict[str, Any]:
         try:
-            image = decode(data, self.decoding)
+            row = read_file(data, self.decoding)
         except ImageError as error:
             return {ERRORS: RowError(error.code, error.message)}
-        return {
-            "pixels": image.pixels.tobytes(),
-            "pixel_rows": len(image.pixels),
-            "width": image.width,
-            "height": image.height,
-            "format": image.format,
-            "jpeg_quality": image.jpeg_quality,
-            "digital_source_type": digital_source_type(data, image.format),
-            "notes": [str(note) for note in image.notes],
-        }
+        return row | {"pixels": row["pixels"].tobytes(), "pixel_rows": len(row["pixels"])}
 
 
 class Caption(Stage):
@@ -194,10 +174,8 @@ class Caption(Stage):
         self.settings = profile.captioner
 
     def set_up(self) -> None:
-        resources = self.resources
-        self.captioner = load_captioner(
-            self.settings, resources.model_batch_size, gpu_share(resources)
-        )
+        batch_size, share = self.resources.model_batch_size, self.resources.gpu_share
+        self.captioner = load_captioner(self.settings, batch_size, share)
 
     @property
     def halvings(self) -> int:
@@ -219,15 +197,12 @@ class TakeCaption(Stage):
         self.resources: Resources = profile.resources.decode
 
     def process(self, columns: Columns) -> Columns:
-        rows = [self._first(captions) for captions in columns["captions"]]
-        return {name: [row.get(name) for row in rows] for name in ("caption", ERRORS)}
-
-    def _first(self, captions: Sequence[str] | None) -> dict[str, Any]:
-        texts = (" ".join(text.split()) for text in captions or () if text)
-        caption = next(filter(None, texts), None)
-        if caption is None:
-            return {ERRORS: RowError(ErrorCode.NO_CAPTION, ErrorCode.NO_CAPTION.sentence)}
-        return {"caption": caption}
+        captions = [first_caption(texts) for texts in columns["captions"]]
+        missing = RowError(ErrorCode.NO_CAPTION, ErrorCode.NO_CAPTION.sentence)
+        return {
+            "caption": captions,
+            ERRORS: [missing if caption is None else None for caption in captions],
+        }
 
 
 class FindObjects(Stage):
@@ -246,43 +221,16 @@ class FindObjects(Stage):
         self.profile = profile
 
     def set_up(self) -> None:
-        profile, share = self.profile, gpu_share(self.resources)
-        self.phrases = PhraseExtractor(profile.phrases)
-        self.encoder = dual_encoder(profile, share)
-        self.grounder = load_grounder(
-            profile.grounder, self.encoder, self.resources.model_batch_size, share
-        )
+        self.encoder = dual_encoder(self.profile, self.resources)
+        self.finder = ObjectFinder.load(self.profile, self.encoder)
 
     @property
     def halvings(self) -> int:
-        return _halvings(self.encoder) + _halvings(self.grounder)
+        return _halvings(self.encoder) + _halvings(self.finder.grounder)
 
     def process(self, columns: Columns) -> Columns:
-        images = pictures(columns)
-        phrases = self.phrases(columns["caption"])
-        parts, found = self.grounder.ground(images, phrases)
-        objects = []
-        for image, width, height, named, groundings in zip(
-            images, columns["width"], columns["height"], phrases, found, strict=True
-        ):
-            scale = _scale(image, width, height)
-            objects.append(
-                [
-                    {
-                        "phrase": phrase,
-                        "box": dict(zip(("x0", "y0", "x1", "y1"), scale * one.box, strict=True)),
-                        "grounding_score": one.score,
-                        "grounded": one.grounded,
-                    }
-                    for phrase, one in zip(named, groundings, strict=True)
-                ]
-            )
-        return {
-            "objects": objects,
-            "parts_embedding": [some.embeddings.mean(axis=0) for some in parts],
-            "crop_embeddings": [[one.embedding for one in some] for some in found],
-            "phrase_embeddings": [[one.phrase_embedding for one in some] for some in found],
-        }
+        found = self.finder(pictures(columns), sizes(columns), columns["caption"])
+        return {name: getattr(found, name) for name in self.outputs}
 
 
 class Embed(Stage):
@@ -308,7 +256,7 @@ class Embed(Stage):
         self.profile = profile
 
     def set_up(self) -> None:
-        self.encoder = dual_encoder(self.profile, gpu_share(self.resources))
+        self.encoder = dual_encoder(self.profile, self.resources)
 
     @property
     def halvings(self) -> int:
@@ -316,37 +264,14 @@ class Embed(Stage):
 
     def process(self, columns: Columns) -> Columns:
         images = pictures(columns)
-        crops = [list(some) for some in columns["crop_embeddings"]]
-        phrases = [list(some) for some in columns["phrase_embeddings"]]
-        missing = [
-            (row, place)
-            for row, some in enumerate(crops)
-            for place, embedding in enumerate(some)
-            if embedding is None
-        ]
-        if missing:
-            parts, prompts = [], []
-            for row, place in missing:
-                one = columns["objects"][row][place]
-                scale = _scale(images[row], columns["width"][row], columns["height"][row])
-                # Without rounding, a whole pixel that was scaled up and down becomes two.
-                box = np.round(np.array(list(one["box"].values())) / scale, 2)
-                parts.append(crop(images[row], box.tolist()))
-                prompts.append(self.profile.prompt.replace("{phrase}", one["phrase"]))
-            found = zip(
-                missing,
-                self.encoder.embed_crops(parts),
-                self.encoder.embed_texts(prompts),
-                strict=True,
-            )
-            for (row, place), crop_embedding, phrase_embedding in found:
-                crops[row][place] = crop_embedding
-                phrases[row][place] = phrase_embedding
+        found = found_objects(columns).with_embeddings(
+            self.encoder, self.profile.prompt, images, sizes(columns)
+        )
         return {
             "image_embedding": list(self.encoder.embed_images(images)),
             "caption_embedding": list(self.encoder.embed_texts(columns["caption"])),
-            "crop_embeddings": crops,
-            "phrase_embeddings": phrases,
+            "crop_embeddings": found.crop_embeddings,
+            "phrase_embeddings": found.phrase_embeddings,
         }
 
 
@@ -362,7 +287,7 @@ class EmbedImages(Stage):
         self.profile = profile
 
     def set_up(self) -> None:
-        self.encoder = dual_encoder(self.profile, gpu_share(self.resources))
+        self.encoder = dual_encoder(self.profile, self.resources)
 
     @property
     def halvings(self) -> int:
@@ -395,62 +320,24 @@ class Misalign(Stage):
 
     def __init__(self, profile: Profile) -> None:
         self.resources = profile.resources.misalign
-        self.dimensions = profile.dimensions
 
     def process(self, columns: Columns) -> Columns:
         images = np.array(columns["image_embedding"], np.float32)
         captions = np.array(columns["caption_embedding"], np.float32)
-        named, grounded = _masks(columns["objects"])
-        crops = self._padded(columns["crop_embeddings"], named)
-        phrases = self._padded(columns["phrase_embeddings"], named)
-        local = misalignment.local_similarities(crops, phrases)
-        whole = misalignment.image_similarities(images, phrases)
-        pooled = misalignment.pooled_similarities(local, grounded)
-        objects = [
-            [
-                one | {"similarity": local[row, place], "image_similarity": whole[row, place]}
-                for place, one in enumerate(some)
-            ]
-            for row, some in enumerate(columns["objects"])
-        ]
-        return {
-            "objects": objects,
-            "global_similarity": misalignment.global_similarity(images, captions),
-            "local_similarity_min": pooled.min,
-            "local_similarity_mean": pooled.mean,
-            "local_similarity_max": pooled.max,
-            "local_similarity_std": pooled.std,
-            "object_count": pooled.count,
-            "ungrounded_fraction": misalignment.ungrounded_fraction(named, grounded),
-            "global_misalignment": list(misalignment.global_misalignment(images, captions)),
-            "local_misalignment": list(misalignment.local_misalignment(crops, phrases, grounded)),
-        }
-
-    def _padded(self, rows: Any, named: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Lists of embeddings -> (n, objects, dimensions), zeros where there is none."""
-        padded = np.zeros((*named.shape, self.dimensions), np.float32)
-        for row, embeddings in enumerate(rows):
-            if embeddings:
-                padded[row, : len(embeddings)] = embeddings
-        return padded
+        return misaligned(images, captions, found_objects(columns))
 
 
 _ENCODERS: dict[str, DualEncoder] = {}
 
 
-def dual_encoder(profile: Profile, share: float) -> DualEncoder:
+def dual_encoder(profile: Profile, resources: Resources) -> DualEncoder:
     """The profile's dual encoder; the stages of one worker have the same."""
     name = profile.clip.model_dump_json()
     if name not in _ENCODERS:
         _ENCODERS.clear()
         size = profile.resources.embed.model_batch_size
-        _ENCODERS[name] = load_dual_encoder(profile.clip, size, share)
+        _ENCODERS[name] = load_dual_encoder(profile.clip, size, resources.gpu_share)
     return _ENCODERS[name]
-
-
-def gpu_share(resources: Resources) -> float:
-    """The part of one GPU that belongs to a worker."""
-    return min(resources.gpus, 1.0) or 1.0
 
 
 def _halvings(model: Any) -> int:
@@ -466,20 +353,13 @@ def pictures(columns: Columns) -> list[NDArray[np.uint8]]:
     ]
 
 
-def _scale(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.float64]:
-    """What takes a box x0, y0, x1, y1 of a decoded picture to the full-size one.
-
-    The two axes differ where a side was rounded, much so in a very thin picture.
-    """
-    rows, columns = picture.shape[:2]
-    return np.array([width / columns, height / rows] * 2)
+def sizes(columns: Columns) -> list[Size]:
+    """Full sizes of the pictures of a batch."""
+    return list(zip(columns["width"], columns["height"], strict=True))
 
 
-def _masks(objects: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which of the padded objects (n, k) exist, and which are grounded."""
-    named = np.zeros((len(objects), max(map(len, objects))), bool)
-    grounded = np.zeros_like(named)
-    for row, some in enumerate(objects):
-        named[row, : len(some)] = True
-        grounded[row, : len(some)] = [one["grounded"] for one in some]
-    return named, grounded
+def found_objects(columns: Columns) -> FoundObjects:
+    """Objects of a batch, as :class:`FindObjects` leaves them."""
+    return FoundObjects(
+        columns["objects"], columns["crop_embeddings"], columns["phrase_embeddings"]
+    )

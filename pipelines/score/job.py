@@ -27,7 +27,7 @@ import ray.data
 from ray.data import ActorPoolStrategy
 
 from item.errors import UsageError
-from item.explain.sentences import explanations, weakest_objects
+from item.explanation.sentences import explanations, weakest_objects
 from item.heads import columns as evidence
 from item.heads.head import Head
 from item.tables import SCHEMA_VERSION, SCORES

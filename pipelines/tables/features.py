@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from item.errors import UsageError
 from item.images.perturb import NONE
-from item.tables import Status, features_schema
+from item.tables import Status, as_features
 from pipelines.runtime.progress import tell_retries
 from pipelines.runtime.stages import PENDING, SECONDS
 from pipelines.storage.access import Storage
@@ -305,21 +305,6 @@ class WorkWriter:
         return pa.Table.from_pylist(parts)
 
 
-def as_features(rows: pa.Table, dimensions: int) -> pa.Table:
-    """Rows of the last stage in the exact schema of the table, null where no stage ran."""
-    schema = features_schema(dimensions)
-    columns = [_as_feature(rows, field, dimensions) for field in schema]
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _as_feature(rows: pa.Table, field: pa.Field, dimensions: int) -> pa.Array | pa.ChunkedArray:
-    if field.name not in rows.column_names:
-        return pa.nulls(len(rows), field.type)
-    if pa.types.is_fixed_size_list(field.type):
-        return _fixed_size(rows[field.name], dimensions)
-    return rows[field.name].cast(field.type)
-
-
 def row_counts(rows: pa.Table) -> dict[str, dict[str, int]]:
     """How many rows have each status, error code and note."""
     notes = rows["notes"].combine_chunks().flatten().drop_null()
@@ -339,17 +324,6 @@ def _occurrences(repeated: Mapping[str, int], rows: int) -> pa.Array:
     for row, number in repeated.items():
         numbers[int(row)] = number
     return pa.array(numbers)
-
-
-def _fixed_size(column: pa.ChunkedArray, dimensions: int) -> pa.Array:
-    """Lists of float32, null where there is none -> fixed-size lists of float16."""
-    present = pc.is_valid(column).to_numpy(zero_copy_only=False)
-    values = np.zeros((len(column), dimensions), np.float16)
-    flat = column.combine_chunks().drop_null().flatten().to_numpy(zero_copy_only=False)
-    values[present] = flat.reshape(-1, dimensions)
-    return pa.FixedSizeListArray.from_arrays(
-        pa.array(values.ravel()), dimensions, mask=pa.array(~present)
-    )
 
 
 def _by_date(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:

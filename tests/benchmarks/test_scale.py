@@ -13,11 +13,10 @@ from benchmarks.cheap_members import ColourCaptioner, PooledEncoder
 from benchmarks.scale import SMALL, by_node, cheap_profile, generated, summary, write_dump
 from item.images.decode import Decoding, decode
 from item.profiles import load_profile
-from item.tables import IMAGES
+from item.tables import IMAGES, as_features
 from pipelines.featurize.steps import check_gpus, stages
 from pipelines.input.rows import InputRow
 from pipelines.runtime.stages import run_stage, workers
-from pipelines.tables.features import as_features
 
 
 def test_cheap_members_give_features_of_the_usual_kind(tmp_path: Path):

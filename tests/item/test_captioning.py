@@ -3,7 +3,13 @@
 import pytest
 from pydantic import ValidationError
 
-from item.captioning import MiniCaptioning, captioner_revision, check_captioner, load_captioner
+from item.captioning import (
+    MiniCaptioning,
+    captioner_revision,
+    check_captioner,
+    first_caption,
+    load_captioner,
+)
 from item.errors import UsageError
 from item.mini import captioner, checkpoint
 from tests.support.untrained_weights import write_captioner
@@ -40,3 +46,18 @@ def test_the_check_passes_and_the_revision_follows_the_weights(folder):
     first = captioner_revision(MiniCaptioning())
     write_captioner(folder, seed=1)
     assert captioner_revision(MiniCaptioning()) != first
+
+
+@pytest.mark.parametrize(
+    ("captions", "caption"),
+    [
+        (["a dog", "a cat"], "a dog"),
+        (["", " \n", "two\tdogs \n run"], "two dogs run"),
+        ([None, "a cup"], "a cup"),
+        ([" "], None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_first_caption_that_says_anything(captions: list[str] | None, caption: str | None) -> None:
+    assert first_caption(captions) == caption

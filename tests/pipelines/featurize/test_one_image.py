@@ -15,13 +15,12 @@ import ray
 from item.errors import UsageError
 from item.images.decode import image_id
 from item.profiles import Profile, load_profile
-from item.tables import ErrorCode, features_schema
+from item.tables import ErrorCode, as_features, features_schema
 from pipelines.featurize import one_image
 from pipelines.featurize.one_image import featurize_one, read_one
 from pipelines.featurize.steps import stages
 from pipelines.runtime.stages import run_stage
 from pipelines.storage.access import Storage
-from pipelines.tables.features import as_features
 from tests.support.dumps import make, planned, tables_of
 from tests.support.odd_files import ODD_FILES
 from tests.support.photographs import photographs
@@ -72,13 +71,13 @@ def test_ray_is_not_started(profile: Profile) -> None:
 
 def test_models_are_loaded_once(profile: Profile) -> None:
     featurize_one(FILES["cat-01.jpg"], "cat.jpg", profile)
-    loaded = one_image._set_up.cache_info().misses
+    loaded = one_image._featurizer(profile.model_dump_json()).encoder
     featurize_one(FILES["cat-01.jpg"], "again.jpg", profile)
-    assert one_image._set_up.cache_info().misses == loaded
+    assert one_image._featurizer(profile.model_dump_json()).encoder is loaded
 
 
 def test_file_that_cannot_be_decoded_needs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.featurize.steps.load_captioner", None)
+    monkeypatch.setattr("item.featurizing.load_captioner", None)
     missing = load_profile("mini", {"captioner.beams": 7})
     data = b"<html>404</html>"
     with pytest.raises(TypeError):

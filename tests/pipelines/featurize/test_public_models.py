@@ -12,11 +12,10 @@ from item.errors import UsageError
 from item.heads.head import Head
 from item.mini import HEAD
 from item.profiles import Profile, load_profile
-from item.tables import IMAGES, features_schema
+from item.tables import IMAGES, as_features, features_schema
 from pipelines.featurize.steps import check_gpus, stages
 from pipelines.input.rows import InputRow
 from pipelines.runtime.stages import groups, run_stage
-from pipelines.tables.features import as_features
 from tests.support.model_files import own_hub
 from tests.support.photographs import photographs
 from tests.support.tiny_checkpoints.clips import tiny_clip, tiny_siglip

@@ -16,6 +16,7 @@ import yaml
 
 import item.mini.checkpoint
 from item.errors import UsageError
+from item.featurizing import Featurizer
 from item.profiles import load_profile
 from item.tables import ErrorCode
 from pipelines.featurize import run as featurize_run
@@ -207,6 +208,25 @@ def test_every_file_is_a_row_with_its_outcome(finished: Finished) -> None:
     }
     assert set(frame["date"].astype(str)) == {NIGHT}
     assert frame["caption"].notna().sum() == len(GOOD)
+
+
+def test_rows_are_those_of_the_featurizer_without_ray(finished: Finished) -> None:
+    published = {row["uri"]: row for row in pd.read_parquet(finished.output).to_dict("records")}
+    table = Featurizer(load_profile("mini")).featurize(list(DUMP.values()), list(DUMP))
+    for row in table.to_pandas().to_dict("records"):
+        expected = published[row["uri"]]
+        for column in ("image_id", "status", "width", "jpeg_quality", "caption", "object_count"):
+            assert row[column] == expected[column] or pd.isna(row[column]), column
+            assert pd.isna(row[column]) == pd.isna(expected[column]), column
+        if row["status"] == "ok":
+            for column in ("image_embedding", "parts_embedding", "local_misalignment"):
+                # Models round otherwise beside other pictures.
+                assert row[column] == pytest.approx(expected[column], abs=2e-3), column
+            assert [
+                (found["phrase"], found["box"], found["grounded"]) for found in row["objects"]
+            ] == [
+                (found["phrase"], found["box"], found["grounded"]) for found in expected["objects"]
+            ]
 
 
 def test_nothing_but_the_table_and_its_run_is_left(finished: Finished) -> None:

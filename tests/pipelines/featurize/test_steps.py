@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from item.featurizing import Featurizer
 from item.images.decode import image_id
 from item.images.perturb import Perturbation
 from item.misalignment import global_misalignment
 from item.profiles import Profile, load_profile
-from item.tables import ErrorCode, Note, features_schema
+from item.tables import ErrorCode, Note, as_features, features_schema
 from pipelines.featurize.steps import EMBEDDINGS, Embed, FindObjects, Perturb, stages
 from pipelines.runtime.stages import Stage, run_stage
-from pipelines.tables.features import as_features
 from tests.support.dumps import make, planned, tables_of
 from tests.support.odd_files import ODD_FILES, Accepted, encode, flat
 from tests.support.photographs import photograph, photographs
@@ -163,6 +163,21 @@ def test_rows_carry_nothing_that_the_table_does_not_need(
     assert features.schema.equals(features_schema(profile.dimensions))
 
 
+# Without stages
+
+
+def test_featurizer_gives_the_rows_of_the_stages(
+    ready: list[Stage], images: pa.Table, profile: Profile
+) -> None:
+    """The same values to the last bit where the same pictures go through a model together."""
+    assert len(images) <= profile.resources.embed.batch_size
+    by_stages = as_features(through(ready, images, len(images)), profile.dimensions)
+    columns = [name for name in by_stages.column_names if name != "source"]
+    found = Featurizer(profile).featurize(images["bytes"].to_pylist(), images["uri"].to_pylist())
+    assert found.schema.equals(by_stages.schema)
+    assert found.select(columns).equals(by_stages.select(columns))
+
+
 # Batches
 
 
@@ -258,7 +273,7 @@ def found_whole(profile: Profile, pictures: dict[str, bytes], folder: Path) -> d
         stage.set_up()
     finder = method[3]
     assert isinstance(finder, FindObjects)
-    finder.phrases = OneObject()  # type: ignore[assignment]
+    finder.finder.phrases = OneObject()  # type: ignore[assignment]
     return by_name(through(method, images, 4))
 
 

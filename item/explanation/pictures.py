@@ -13,7 +13,7 @@ import PIL.Image
 from numpy.typing import NDArray
 from PIL import ImageDraw, ImageFont
 
-from item.explain.sentences import NamedObject
+from item.explanation.sentences import NamedObject
 from item.images.decode import Decoding, decode
 
 LEAST_SIDE = 640

@@ -11,8 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from item.explain.pictures import LEAST_SIDE, LINE, OTHERS, WEAKEST, annotate, drawable, thumbnail
-from item.explain.sentences import NamedObject
+from item.explanation.pictures import (
+    LEAST_SIDE,
+    LINE,
+    OTHERS,
+    WEAKEST,
+    annotate,
+    drawable,
+    thumbnail,
+)
+from item.explanation.sentences import NamedObject
 from item.images.decode import Decoding
 from item.images.errors import ImageError
 from item.tables import ErrorCode

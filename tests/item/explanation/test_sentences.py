@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from item.errors import UsageError
-from item.explain.sentences import (
+from item.explanation.sentences import (
     Explanation,
     NamedObject,
     Weakest,

@@ -1,0 +1,379 @@
+"""From image files to features: the steps of the method, each on a batch of pictures.
+
+The pipelines' stages call these steps, and :class:`Featurizer` does them all in one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from item import misalignment
+from item.boxes import Picture, Size, box_in_picture, full_size_box
+from item.captioning import Captioner, first_caption, load_captioner
+from item.embedding import DualEncoder, load_dual_encoder
+from item.grounding import PartsGrounder, load_grounder
+from item.images.decode import Decoding, crop, decode, image_id
+from item.images.errors import ImageError
+from item.images.file_claims import digital_source_type
+from item.phrases import PhraseExtractor
+from item.profiles import Profile
+from item.tables import EMBEDDING, ErrorCode, Status, as_features, features_schema
+
+Embedding = NDArray[np.float32]
+"""Unit vector of the CLIP space, of shape (dimensions,)."""
+
+
+class Featurizer:
+    """All steps of the method, for lists of image files, in this process.
+
+    Each model is loaded when the first picture needs it, and stays. Not for several threads at
+    once.
+
+    Parameters
+    ----------
+    profile : which models, and how images are decoded
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+
+    def featurize(
+        self,
+        pictures: Sequence[bytes],
+        uris: Sequence[str] | None = None,
+        captions: Sequence[Sequence[str]] | None = None,
+    ) -> pa.Table:
+        """Features of image files, one row for each, the same as a featurize job gives them.
+
+        Parameters
+        ----------
+        pictures : the files, of any content
+        uris : what the rows are called; nothing is read from them
+        captions : texts that come with each picture, for a profile that takes captions from its
+            input
+
+        Returns
+        -------
+        Table of :func:`item.tables.features_schema`, in the order of ``pictures``. A file that
+        cannot be used has a row too: its status and error code say why. What only a dump knows
+        (``source``, ``label``, ``generator``) is null, as is ``uri`` without ``uris``.
+
+        Raises
+        ------
+        UsageError
+            If a model of the profile is missing.
+        ValueError
+            If ``uris`` or ``captions`` are not as many as the pictures.
+        """
+        for name, values in (("uris", uris), ("captions", captions)):
+            if values is not None and len(values) != len(pictures):
+                raise ValueError(f"{len(pictures)} pictures but {len(values)} {name}")
+        batch = self.profile.resources.embed.batch_size
+        starts = range(0, len(pictures), batch)
+        rows = [
+            row
+            for start in starts
+            for row in self._featurized(
+                pictures[start : start + batch], captions and captions[start : start + batch]
+            )
+        ]
+        for row, uri in zip(rows, uris or (), strict=uris is not None):
+            row["uri"] = uri
+        return _table(rows, self.profile.dimensions)
+
+    def _featurized(
+        self, files: Sequence[bytes], captions: Sequence[Sequence[str]] | None
+    ) -> list[dict[str, Any]]:
+        """Rows of a features table by column, which lack what they have no value for."""
+        rows = [self._read(data) for data in files]
+        if self.profile.captions_given:
+            for row, texts in zip(rows, captions or [()] * len(rows), strict=True):
+                row["caption"] = first_caption(texts)
+                if row["status"] == Status.OK and row["caption"] is None:
+                    _reject(row, ErrorCode.NO_CAPTION, ErrorCode.NO_CAPTION.sentence)
+        usable = [row for row in rows if row["status"] == Status.OK]
+        pixels = [row["pixels"] for row in usable]
+        if usable and self.profile.embeds_only:
+            _add(usable, {"image_embedding": list(self.encoder.embed_images(pixels))})
+        elif usable:
+            if not self.profile.captions_given:
+                _add(usable, {"caption": self.captioner.caption(pixels)})
+            _add(usable, self._measured(usable, pixels))
+        return rows
+
+    def _measured(
+        self, rows: Sequence[Mapping[str, Any]], pixels: Sequence[Picture]
+    ) -> dict[str, Any]:
+        """Columns of objects, embeddings and misalignments of captioned pictures."""
+        captions = [row["caption"] for row in rows]
+        sizes = [(row["width"], row["height"]) for row in rows]
+        found = self.finder(pixels, sizes, captions)
+        objects = found.with_embeddings(self.encoder, self.profile.prompt, pixels, sizes)
+        images = self.encoder.embed_images(pixels)
+        return {
+            "image_embedding": list(images),
+            "parts_embedding": found.parts_embedding,
+            **misaligned(images, self.encoder.embed_texts(captions), objects),
+        }
+
+    def _read(self, data: bytes) -> dict[str, Any]:
+        row = {"image_id": image_id(data), "byte_count": len(data), "status": Status.OK}
+        try:
+            return row | read_file(data, self.profile.decoding)
+        except ImageError as error:
+            _reject(row, error.code, error.message)
+            return row
+
+    @cached_property
+    def captioner(self) -> Captioner:
+        """The profile's captioner."""
+        resources = self.profile.resources.caption
+        return load_captioner(
+            self.profile.captioner, resources.model_batch_size, resources.gpu_share
+        )
+
+    @cached_property
+    def encoder(self) -> DualEncoder:
+        """The profile's dual encoder."""
+        resources = self.profile.resources.embed
+        return load_dual_encoder(self.profile.clip, resources.model_batch_size, resources.gpu_share)
+
+    @cached_property
+    def finder(self) -> ObjectFinder:
+        """The profile's phrase extractor and grounder."""
+        return ObjectFinder.load(self.profile, self.encoder)
+
+
+def read_file(data: bytes, decoding: Decoding) -> dict[str, Any]:
+    """The pixels of an image file and what a features table says of the file.
+
+    Parameters
+    ----------
+    data : the file, of any content
+    decoding : limits and formats
+
+    Returns
+    -------
+    Values of the columns ``width`` to ``digital_source_type`` and ``notes`` by name, and
+    ``pixels``, a uint8 array of shape (height', width', 3).
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be used.
+    """
+    image = decode(data, decoding)
+    return {
+        "pixels": image.pixels,
+        "width": image.width,
+        "height": image.height,
+        "format": image.format,
+        "jpeg_quality": image.jpeg_quality,
+        "digital_source_type": digital_source_type(data, image.format),
+        "notes": [str(note) for note in image.notes],
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class FoundObjects:
+    """The objects of n pictures' captions; every list has one entry a picture."""
+
+    objects: Sequence[Sequence[dict[str, Any]]]
+    """Phrase, box, score and whether it is grounded, as in :data:`item.tables.OBJECT`."""
+    crop_embeddings: Sequence[Sequence[Embedding | None]]
+    """Of each object's box; None where the grounder has not embedded it."""
+    phrase_embeddings: Sequence[Sequence[Embedding | None]]
+    """Of each object's prompted phrase; None where the grounder has not embedded it."""
+    parts_embedding: Sequence[Embedding] = ()
+    """Mean embedding of each picture's grid of crops."""
+
+    def with_embeddings(
+        self,
+        encoder: DualEncoder,
+        prompt: str,
+        pictures: Sequence[Picture],
+        sizes: Sequence[Size],
+    ) -> FoundObjects:
+        """The same objects, with the embeddings that the grounder left out.
+
+        Parameters
+        ----------
+        encoder : makes them, of all pictures in one call
+        prompt : what a phrase is put into, at ``{phrase}``
+        pictures : n decoded pictures
+        sizes : of the n full-size pictures, in whose pixels the boxes are
+        """
+        missing = [
+            (row, place)
+            for row, embeddings in enumerate(self.crop_embeddings)
+            for place, embedding in enumerate(embeddings)
+            if embedding is None
+        ]
+        if not missing:
+            return self
+        objects = [self.objects[row][place] for row, place in missing]
+        parts = [
+            crop(pictures[row], box_in_picture(found["box"], pictures[row], sizes[row]))
+            for (row, _), found in zip(missing, objects, strict=True)
+        ]
+        prompts = [prompt.replace("{phrase}", found["phrase"]) for found in objects]
+        crops = [list(embeddings) for embeddings in self.crop_embeddings]
+        phrases = [list(embeddings) for embeddings in self.phrase_embeddings]
+        for (row, place), of_crop, of_phrase in zip(
+            missing, encoder.embed_crops(parts), encoder.embed_texts(prompts), strict=True
+        ):
+            crops[row][place], phrases[row][place] = of_crop, of_phrase
+        return FoundObjects(self.objects, crops, phrases, self.parts_embedding)
+
+
+class ObjectFinder:
+    """The phrases of captions and where they are in the pictures.
+
+    Parameters
+    ----------
+    phrases : takes the phrases out of a caption
+    grounder : finds them
+    """
+
+    def __init__(self, phrases: PhraseExtractor, grounder: PartsGrounder) -> None:
+        self.phrases = phrases
+        self.grounder = grounder
+
+    @classmethod
+    def load(cls, profile: Profile, encoder: DualEncoder) -> ObjectFinder:
+        """Those of a profile; UsageError if a model is missing."""
+        resources = profile.resources.objects
+        return cls(
+            PhraseExtractor(profile.phrases),
+            load_grounder(
+                profile.grounder, encoder, resources.model_batch_size, resources.gpu_share
+            ),
+        )
+
+    def __call__(
+        self, pictures: Sequence[Picture], sizes: Sequence[Size], captions: Sequence[str]
+    ) -> FoundObjects:
+        """Find the objects of n captions.
+
+        Parameters
+        ----------
+        pictures : n uint8 RGB arrays of shape (height', width', 3)
+        sizes : of the n full-size pictures; boxes are in their pixels
+        captions : n sentences
+        """
+        phrases = self.phrases(captions)
+        parts, groundings = self.grounder.ground(pictures, phrases)
+        return FoundObjects(
+            objects=[
+                [
+                    {
+                        "phrase": phrase,
+                        "box": full_size_box(grounding.box, picture, size),
+                        "grounding_score": grounding.score,
+                        "grounded": grounding.grounded,
+                    }
+                    for phrase, grounding in zip(named, of_picture, strict=True)
+                ]
+                for picture, size, named, of_picture in zip(
+                    pictures, sizes, phrases, groundings, strict=True
+                )
+            ],
+            crop_embeddings=[[found.embedding for found in row] for row in groundings],
+            phrase_embeddings=[[found.phrase_embedding for found in row] for row in groundings],
+            parts_embedding=[grid.embeddings.mean(axis=0) for grid in parts],
+        )
+
+
+def misaligned(
+    images: NDArray[np.float32], captions: NDArray[np.float32], found: FoundObjects
+) -> dict[str, Any]:
+    """Similarities and misalignments, by :mod:`item.misalignment`.
+
+    Parameters
+    ----------
+    images, captions : ndarray of shape (n, dimensions), n at least 1, unit rows
+    found : the n pictures' objects, every crop and phrase embedded
+
+    Returns
+    -------
+    The columns ``objects``, ``global_similarity`` to ``ungrounded_fraction``,
+    ``global_misalignment`` and ``local_misalignment`` of a features table by name, each of
+    length n.
+    """
+    named, grounded = _masks(found.objects)
+    crops = _padded(found.crop_embeddings, named, images.shape[1])
+    phrases = _padded(found.phrase_embeddings, named, images.shape[1])
+    local = misalignment.local_similarities(crops, phrases)
+    whole = misalignment.image_similarities(images, phrases)
+    pooled = misalignment.pooled_similarities(local, grounded)
+    objects = [
+        [
+            {**values, "similarity": local[row, place], "image_similarity": whole[row, place]}
+            for place, values in enumerate(of_picture)
+        ]
+        for row, of_picture in enumerate(found.objects)
+    ]
+    return {
+        "objects": objects,
+        "global_similarity": misalignment.global_similarity(images, captions),
+        "local_similarity_min": pooled.min,
+        "local_similarity_mean": pooled.mean,
+        "local_similarity_max": pooled.max,
+        "local_similarity_std": pooled.std,
+        "object_count": pooled.count,
+        "ungrounded_fraction": misalignment.ungrounded_fraction(named, grounded),
+        "global_misalignment": list(misalignment.global_misalignment(images, captions)),
+        "local_misalignment": list(misalignment.local_misalignment(crops, phrases, grounded)),
+    }
+
+
+def _masks(
+    objects: Sequence[Sequence[Mapping[str, Any]]],
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which of the padded objects (n, k) exist, and which are grounded."""
+    named = np.zeros((len(objects), max(map(len, objects))), bool)
+    grounded = np.zeros_like(named)
+    for row, of_picture in enumerate(objects):
+        named[row, : len(of_picture)] = True
+        grounded[row, : len(of_picture)] = [values["grounded"] for values in of_picture]
+    return named, grounded
+
+
+def _padded(rows: Sequence[Any], named: NDArray[np.bool_], dimensions: int) -> NDArray[np.float32]:
+    """Lists of embeddings -> (n, objects, dimensions), zeros where there is none."""
+    padded = np.zeros((*named.shape, dimensions), np.float32)
+    for row, embeddings in enumerate(rows):
+        if embeddings:
+            padded[row, : len(embeddings)] = embeddings
+    return padded
+
+
+def _reject(row: dict[str, Any], code: ErrorCode, message: str) -> None:
+    row |= {"status": code.status, "error_code": code, "error_message": message}
+
+
+def _add(rows: Sequence[dict[str, Any]], columns: Mapping[str, Sequence[Any]]) -> None:
+    for name, values in columns.items():
+        for row, value in zip(rows, values, strict=True):
+            row[name] = value
+
+
+def _table(rows: Sequence[Mapping[str, Any]], dimensions: int) -> pa.Table:
+    schema = features_schema(dimensions)
+    columns = {field.name: pa.array(_column(rows, field), _kind(field)) for field in schema}
+    return as_features(pa.table(columns), dimensions)
+
+
+def _column(rows: Sequence[Mapping[str, Any]], field: pa.Field) -> Iterator[Any]:
+    return (row.get(field.name) for row in rows)
+
+
+def _kind(field: pa.Field) -> pa.DataType:
+    return EMBEDDING if pa.types.is_fixed_size_list(field.type) else field.type
