@@ -82,23 +82,6 @@ def fit_platt(
     ValueError
         If rows are missing, of one class, or not finite.
     """
-    return _most_likely(logits, labels, weights, with_intercept=True)
-
-
-def fit_temperature(
-    logits: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None
-) -> Calibration:
-    """A slope alone, the inverse of a temperature (Guo et al. 2017, On Calibration of Modern NNs).
-
-    A logit of 0 stays a probability of one half. Targets, parameters and errors are those of
-    :func:`fit_platt`.
-    """
-    return _most_likely(logits, labels, weights, with_intercept=False)
-
-
-def _most_likely(
-    logits: ArrayLike, labels: ArrayLike, weights: ArrayLike | None, with_intercept: bool
-) -> Calibration:
     from item.statistics.metrics import checked
 
     truth, values = checked(labels, logits)
@@ -112,21 +95,18 @@ def _most_likely(
     target = np.where(truth == 1, (generated + 1) / (generated + 2), 1 / (real + 2))
 
     # The optimiser sees logits of mean 0 and deviation 1, whatever the head's scale is.
-    centre = values.mean() if with_intercept else 0.0
+    centre = values.mean()
     scale = np.sqrt(np.mean((values - centre) ** 2)) or 1.0
-    columns = ((values - centre) / scale)[:, np.newaxis]
-    if with_intercept:
-        columns = np.column_stack([columns, np.ones(len(columns))])
+    columns = np.column_stack([(values - centre) / scale, np.ones(len(values))])
 
     def cross_entropy(parameters: Floats) -> tuple[float, Floats]:
         z = columns @ parameters
         loss = np.mean(weight * (np.logaddexp(0, z) - target * z))
         return float(loss), columns.T @ (weight * (expit(z) - target)) / len(z)
 
-    start = np.zeros(columns.shape[1])
-    found = minimize(cross_entropy, start, jac=True, method="BFGS", options={"gtol": 1e-9}).x
+    found = minimize(cross_entropy, np.zeros(2), jac=True, method="BFGS", options={"gtol": 1e-9}).x
     slope = float(found[0] / scale)
-    return Calibration(slope, float(found[1] - slope * centre) if with_intercept else 0.0)
+    return Calibration(slope, float(found[1] - slope * centre))
 
 
 # Thresholds

@@ -12,7 +12,7 @@ Conventions, for every function here:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,6 @@ from sklearn.metrics import (
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Weights = NDArray[np.number]
-WeightedMetric = Callable[[ArrayLike, ArrayLike, Weights], Floats]
 
 BLOCK_ENTRIES = 1 << 18
 """Entries of ``weights`` that are worked on at a time: a few MB, which stay in the cache."""
@@ -101,15 +100,6 @@ def tpr_at_fpr(labels: ArrayLike, scores: ArrayLike, fpr: float) -> float:
     return float(true[false <= fpr].max())
 
 
-def oracle_accuracy(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Balanced accuracy at the best threshold, chosen on the very labels it is measured on.
-
-    No detector in use has this threshold. It is an upper bound, to be reported only as such.
-    """
-    false, true, _ = roc_curve(*checked(labels, scores), drop_intermediate=False)
-    return float((1 + true - false).max() / 2)
-
-
 def brier(labels: ArrayLike, scores: ArrayLike) -> float:
     """Mean squared difference of label and score, a probability in [0, 1] (Brier 1950)."""
     truth, probabilities = _probabilities(labels, scores)
@@ -167,20 +157,6 @@ class Interval:
     high: float
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A metric of one method minus that of another on the same rows, and its interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether one method is ahead in the whole interval."""
-        return self.low > 0 or self.high < 0
-
-
 def cluster_weights(
     labels: ArrayLike, clusters: ArrayLike, resamples: int = 1000, seed: int = 0
 ) -> Weights:
@@ -230,22 +206,6 @@ def interval(values: ArrayLike, level: float = 0.95) -> Interval:
         raise ValueError("An interval needs one number for each resample, and some are missing.")
     low, high = np.quantile(numbers, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
-
-
-def bootstrap(statistic: Callable[[NDArray[np.int64]], float], weights: Weights) -> Floats:
-    """Any statistic of rows in each resample, for those without a ``weighted_`` twin.
-
-    Parameters
-    ----------
-    statistic : takes the indices of a resample's rows, repeated as drawn
-    weights : (resamples, n)
-
-    Returns
-    -------
-    ndarray of shape (resamples,).
-    """
-    rows = np.arange(weights.shape[1])
-    return np.array([statistic(np.repeat(rows, times)) for times in weights], np.float64)
 
 
 def weighted_auroc(labels: ArrayLike, scores: ArrayLike, weights: Weights) -> Floats:
@@ -348,32 +308,6 @@ def weighted_summary(
         "brier": weighted_brier(labels, scores, weights),
         "ece": weighted_calibration_error(labels, scores, weights),
     }
-
-
-def paired_difference(
-    labels: ArrayLike,
-    scores_a: ArrayLike,
-    scores_b: ArrayLike,
-    weights: Weights,
-    metric: WeightedMetric = weighted_auroc,
-    level: float = 0.95,
-) -> Difference:
-    """``metric`` of method a minus that of method b, with both on the same resamples.
-
-    Parameters
-    ----------
-    labels, scores_a, scores_b : (n,)
-    weights : (resamples, n)
-    metric : takes labels, scores and weights
-    level : share of the resampled differences inside the interval
-    """
-
-    def difference(times: Weights) -> Floats:
-        return metric(labels, scores_a, times) - metric(labels, scores_b, times)
-
-    found = interval(difference(weights), level)
-    value = float(difference(_once(weights.shape[1]))[0])
-    return Difference(value, found.low, found.high)
 
 
 def _curves(

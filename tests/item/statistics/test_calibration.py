@@ -25,7 +25,6 @@ from item.statistics.calibration import (
     Verdict,
     fit_familiarity,
     fit_platt,
-    fit_temperature,
     fit_thresholds,
     verdicts,
 )
@@ -69,27 +68,18 @@ def test_platt_is_logistic_regression_on_the_smoothed_targets():
     assert found.intercept == pytest.approx(regression.intercept_[0], abs=1e-6)
 
 
-def test_temperature_of_logits_three_times_too_bold_is_three():
-    logits, labels = judged_rows(np.random.default_rng(2), 40_000, slope=1 / 3, intercept=0)
-    found = fit_temperature(logits, labels)
-    assert 1 / found.slope == pytest.approx(3, abs=0.15)
-    assert found.intercept == 0
-
-
-@pytest.mark.parametrize("fit", [fit_platt, fit_temperature])
-def test_separated_rows_give_a_finite_slope(fit):
-    found = fit([-2, -1, 1, 2], [0, 0, 1, 1])
+def test_separated_rows_give_a_finite_slope():
+    found = fit_platt([-2, -1, 1, 2], [0, 0, 1, 1])
     assert 0 < found.slope < 10
     assert found.scores(2) < 1
 
 
-@pytest.mark.parametrize("fit", [fit_platt, fit_temperature])
 @unhurried
 @given(rng=generators, scale=st.sampled_from([1e-3, 1, 1e3]))
-def test_calibration_keeps_the_order_of_a_head_better_than_chance(fit, rng, scale):
+def test_calibration_keeps_the_order_of_a_head_better_than_chance(rng, scale):
     labels = np.repeat([0, 1], 20)
     logits = scale * (2 * labels - 1 + rng.uniform(-1.5, 1.5, 40))
-    found = fit(logits, labels)
+    found = fit_platt(logits, labels)
     assert found.keeps_order
     assert (np.diff(found.scores(np.sort(logits))) >= 0).all()
 

@@ -10,19 +10,15 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from item.statistics.metrics import (
     BLOCK_ENTRIES,
-    Difference,
     Interval,
     auroc,
     average_precision,
     balanced_accuracy,
-    bootstrap,
     brier,
     cluster_weights,
     expected_calibration_error,
     generated_accuracy,
     interval,
-    oracle_accuracy,
-    paired_difference,
     real_accuracy,
     summary,
     tpr_at_fpr,
@@ -83,12 +79,6 @@ def test_no_threshold_lets_fewer_pass_than_share_the_top_score():
     assert tpr_at_fpr([0, 1, 1], [0.9, 0.9, 0.9], 0.5) == 0
 
 
-def test_oracle_takes_the_best_threshold():
-    # Above 0.3: 3 of 4 generated, 1 of 4 real. From 0.3: 4 of 4 and 2 of 4.
-    assert oracle_accuracy(LABELS, SCORES) == 0.75
-    assert oracle_accuracy([0, 1], [5, 5]) == 0.5
-
-
 def test_brier_by_hand():
     assert brier([0, 1], [0.2, 0.6]) == pytest.approx((0.04 + 0.16) / 2)
 
@@ -130,7 +120,7 @@ def test_summary_flags_what_scores_above_the_threshold():
 @given(generators, sizes)
 def test_monotone_change_of_scores_leaves_the_ranking_metrics(rng, rows):
     labels, scores = tied_rows(rng, rows)
-    for metric in (auroc, average_precision, oracle_accuracy):
+    for metric in (auroc, average_precision):
         assert metric(labels, np.exp(3 * scores) - 7) == pytest.approx(metric(labels, scores))
 
 
@@ -139,13 +129,6 @@ def test_monotone_change_of_scores_leaves_the_ranking_metrics(rng, rows):
 def test_swapped_labels_give_one_minus_the_auroc(rng, rows):
     labels, scores = tied_rows(rng, rows)
     assert auroc(1 - labels, scores) == pytest.approx(1 - auroc(labels, scores))
-
-
-@unhurried
-@given(generators, sizes, st.floats(0, 1))
-def test_oracle_is_never_behind_a_threshold(rng, rows, threshold):
-    labels, scores = tied_rows(rng, rows)
-    assert oracle_accuracy(labels, scores) >= balanced_accuracy(labels, scores > threshold) - 1e-12
 
 
 # Resamples.
@@ -190,13 +173,6 @@ def test_blocks_of_resamples_are_put_together_again():
     )
 
 
-def test_any_statistic_sees_the_rows_of_each_resample():
-    labels, scores = np.array(LABELS), np.array(SCORES)
-    weights = cluster_weights(labels, np.arange(8), resamples=20)
-    found = bootstrap(lambda rows: auroc(labels[rows], scores[rows]), weights)
-    np.testing.assert_allclose(found, weighted_auroc(labels, scores, weights))
-
-
 @unhurried
 @given(generators, sizes, st.integers(1, 5))
 def test_clusters_are_drawn_whole_and_their_number_is_kept(rng, rows, clusters):
@@ -236,27 +212,6 @@ def test_interval_is_made_of_percentiles():
     assert interval(np.arange(101), level=0.9) == Interval(pytest.approx(5), pytest.approx(95))
 
 
-def test_a_method_differs_from_itself_by_nothing():
-    weights = cluster_weights(LABELS, np.arange(8))
-    found = paired_difference(LABELS, SCORES, SCORES, weights)
-    assert found == Difference(0, 0, 0)
-    assert not found.excludes_zero
-
-
-def test_pairing_shows_a_small_lead_that_two_intervals_hide():
-    rng = np.random.default_rng(0)
-    labels = np.repeat([0, 1], 300)
-    worse = labels + rng.standard_normal(600)
-    better = worse + 0.2 * labels
-    weights = cluster_weights(labels, np.arange(600))
-    found = paired_difference(labels, better, worse, weights)
-    assert found.value == pytest.approx(auroc(labels, better) - auroc(labels, worse))
-    assert found.low < found.value < found.high
-    assert found.excludes_zero
-    high_of_worse = interval(weighted_auroc(labels, worse, weights)).high
-    assert interval(weighted_auroc(labels, better, weights)).low < high_of_worse
-
-
 def test_a_thousand_resamples_of_a_thousand_rows_take_less_than_two_seconds():
     rng = np.random.default_rng(0)
     labels, scores = rng.integers(0, 2, 1000), rng.random(1000)
@@ -282,7 +237,7 @@ def test_a_thousand_resamples_of_a_thousand_rows_take_less_than_two_seconds():
         ([0, 1], [0.1, 0.2, 0.3], "of one length"),
     ],
 )
-@pytest.mark.parametrize("metric", [auroc, average_precision, oracle_accuracy])
+@pytest.mark.parametrize("metric", [auroc, average_precision])
 def test_what_cannot_be_measured_is_refused(metric, labels, scores, sentence):
     with pytest.raises(ValueError, match=sentence):
         metric(labels, scores)
