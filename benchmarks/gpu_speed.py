@@ -183,7 +183,7 @@ def owl(profile: Profile, pictures: list[NDArray[np.uint8]], seconds: float) -> 
     settings = profile.grounder
     detector = Detector(Path(folder), threshold=0.0, precision=settings.precision)
     found["adapter"] = _speed(
-        lambda count: detector.detect(_some(pictures, count), [PHRASES] * count), seconds
+        lambda count: detector.best(_some(pictures, count), [PHRASES] * count), seconds
     )
     return _rounded(found)
 

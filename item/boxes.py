@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,31 @@ Picture = NDArray[np.uint8]
 """An RGB array of shape (height, width, 3)."""
 Size = tuple[int, int]
 """Width and height of an upright image at full size, in pixels."""
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 in pixels of its picture, x1 and y1 exclusive."""
 SIDES = ("x0", "y0", "x1", "y1")
+
+
+def crop(pixels: Picture, box: Sequence[float]) -> Picture:
+    """Cut a box out of a picture.
+
+    Parameters
+    ----------
+    pixels : uint8 ndarray of shape (height, width, 3)
+    box : x0, y0, x1, y1 in pixels of this picture
+        Fractions are widened to whole pixels; what lies outside the picture is left off.
+
+    Returns
+    -------
+    uint8 ndarray, a view, at least one pixel wide and high.
+    """
+    height, width = pixels.shape[:2]
+    left, top, right, bottom = box
+    x0 = min(max(math.floor(left), 0), width - 1)
+    y0 = min(max(math.floor(top), 0), height - 1)
+    x1 = min(max(math.ceil(right), x0 + 1), width)
+    y1 = min(max(math.ceil(bottom), y0 + 1), height)
+    return pixels[y0:y1, x0:x1]
 
 
 def fitted_box(

@@ -15,11 +15,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from item import misalignment
-from item.boxes import Picture, Size, box_in_picture, full_size_box
+from item.boxes import Picture, Size, box_in_picture, crop, full_size_box
 from item.captioning import Captioner, first_caption, load_captioner
 from item.embedding import DualEncoder, load_dual_encoder
 from item.grounding import PartsGrounder, load_grounder
-from item.images.decode import Decoding, crop, decode, image_id
+from item.images.decode import Decoding, decode, image_id
 from item.images.errors import ImageError
 from item.images.file_claims import digital_source_type
 from item.phrases import PhraseExtractor

@@ -13,6 +13,7 @@ import PIL.Image
 from numpy.typing import NDArray
 from PIL import ImageDraw, ImageFont
 
+from item.boxes import Box
 from item.explanation.sentences import NamedObject
 from item.images.decode import Decoding, decode
 
@@ -35,7 +36,6 @@ WEAKEST = (255, 176, 0)
 """Amber and sky blue are told apart by the colour-blind too."""
 OTHERS = (110, 200, 255)
 
-Box = tuple[float, float, float, float]
 Glyph = tuple[tuple[int, int], bytes]
 _NO_GLYPH: Glyph = ((0, 0), b"")
 

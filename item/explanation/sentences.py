@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
+from item.boxes import Box
 from item.errors import UsageError
 from item.heads.columns import COLUMNS
 from item.heads.head import Head
@@ -237,8 +238,8 @@ class NamedObject:
     """An object that a caption names."""
 
     phrase: str
-    box: tuple[float, float, float, float] | None
-    """x0, y0, x1, y1 in pixels of the upright full-size picture."""
+    box: Box | None
+    """In pixels of the upright full-size picture."""
     similarity: float | None
     """Cosine of the box's content and the phrase in CLIP space."""
     grounded: bool

@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import math
 import re
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -33,8 +32,9 @@ from pydantic import BaseModel, Field
 
 from item.images.colours import eight_bit_rgb, raw_mode_of
 from item.images.errors import ImageError
+from item.images.formats import format_name
 from item.images.jpeg_quality import jpeg_quality_of
-from item.images.truncation import _gif_end, _jpeg_end, ends_early, without_metadata
+from item.images.truncation import ends_early, gif_end, jpeg_end, without_metadata
 from item.tables import ErrorCode, Note
 
 Format = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
@@ -175,86 +175,7 @@ def squash(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.array(square)
 
 
-def crop(pixels: NDArray[np.uint8], box: Sequence[float]) -> NDArray[np.uint8]:
-    """Cut a box out of a picture.
-
-    Parameters
-    ----------
-    pixels : uint8 ndarray of shape (height, width, 3)
-    box : x0, y0, x1, y1 in pixels of this picture
-        Fractions are widened to whole pixels; what lies outside the picture is left off.
-
-    Returns
-    -------
-    uint8 ndarray, a view, at least one pixel wide and high.
-    """
-    height, width = pixels.shape[:2]
-    left, top, right, bottom = box
-    x0 = min(max(math.floor(left), 0), width - 1)
-    y0 = min(max(math.floor(top), 0), height - 1)
-    x1 = min(max(math.ceil(right), x0 + 1), width)
-    y1 = min(max(math.ceil(bottom), y0 + 1), height)
-    return pixels[y0:y1, x0:x1]
-
-
-# What a file is, by its first bytes.
-
-_MAGIC: tuple[tuple[bytes, str], ...] = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
-    (b"8BPS", "PSD"),
-    (b"%PDF-", "PDF"),
-    (b"%!PS", "EPS"),
-    (b"\xc5\xd0\xd3\xc6", "EPS"),
-    (b"\0\0\1\0", "ICO"),
-    (b"\0\0\2\0", "CUR"),
-    (b"icns", "ICNS"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"II\xbc", "JPEG XR"),
-    (b"DDS ", "DDS"),
-    (b"\x76\x2f\x31\x01", "OpenEXR"),
-    (b"#?RADIANCE", "Radiance HDR"),
-    (b"qoif", "QOI"),
-    (b"gimp xcf", "XCF"),
-    (b"\x8aMNG\r\n\x1a\n", "MNG"),
-    (b"\x1a\x45\xdf\xa3", "WebM"),
-)
-_BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
-
-
-def _format_name(data: bytes) -> str | None:
-    """Name of the format that the first bytes announce, decoded here or not."""
-    if data[:4] == b"II*\0" and data[8:10] == b"CR":
-        return "CR2"
-    for magic, name in _MAGIC:
-        if data.startswith(magic):
-            return name
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADER_SIZES:
-        return "BMP"
-    if re.match(rb"P[1-7]\s", data):
-        return "PNM"
-    if data[4:8] == b"ftyp":
-        brands = data[8 : 8 + 64]
-        if b"avif" in brands or b"avis" in brands:
-            return "AVIF"
-        if re.match(rb"hei[cxms]|hev[cxms]|mif1|msf1", brands):
-            return "HEIC"
-        return "CR3" if brands.startswith(b"crx ") else "MP4"
-    text = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if text.startswith((b"<?xml", b"<!--", b"<!doctype svg", b"<svg")) and b"<svg" in text:
-        return "SVG"
-    return None
+# What a file is, and whether it may be decoded.
 
 
 def _recognise(data: bytes, decoding: Decoding) -> str:
@@ -266,7 +187,7 @@ def _recognise(data: bytes, decoding: Decoding) -> str:
             ErrorCode.TOO_MANY_BYTES,
             f"The file has {len(data)} bytes, and the limit is {decoding.max_bytes}.",
         )
-    name = _format_name(data)
+    name = format_name(data)
     if name is None:
         raise ImageError(
             ErrorCode.NOT_AN_IMAGE,
@@ -294,7 +215,7 @@ def _check_size(file: ImageFile, data: bytes, decoding: Decoding) -> None:
         if isinstance(tile[0], int) and isinstance(tile[1], int):
             _check_pixels(tile[0], tile[1], decoding)
     if file.info.get("progressive") and data.count(b"\xff\xda") > _MAX_SCANS:
-        _, scans = _jpeg_end(data)
+        _, scans = jpeg_end(data)
         if scans > _MAX_SCANS:
             raise ImageError(
                 ErrorCode.CORRUPT, f"The JPEG has {scans} scans, and the limit is {_MAX_SCANS}."
@@ -361,7 +282,7 @@ def _tiff_orientation(file: TiffImageFile) -> int:
 
 def _is_animated(file: ImageFile, data: bytes) -> bool:
     if isinstance(file, GifImageFile):  # Pillow would go on to parse the next frame
-        return _gif_end(data)[1] > 1
+        return gif_end(data)[1] > 1
     return bool(getattr(file, "is_animated", False))
 
 

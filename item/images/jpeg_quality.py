@@ -19,8 +19,6 @@ _LUMA = np.array([
     49, 64, 78, 87, 103, 121, 120, 101,
     72, 92, 95, 98, 112, 100, 103,  99,
 ])
-
-
 _CHROMA = np.array([
     17, 18, 24, 47, 99, 99, 99, 99,
     18, 21, 26, 66, 99, 99, 99, 99,
@@ -31,15 +29,9 @@ _CHROMA = np.array([
     99, 99, 99, 99, 99, 99, 99, 99,
     99, 99, 99, 99, 99, 99, 99, 99,
 ])
-
-
 # fmt: on
 _QUALITIES = np.arange(1, 101)
-
-
 _PERCENT = np.where(_QUALITIES < 50, 5000 // _QUALITIES, 200 - 2 * _QUALITIES)
-
-
 _STANDARD_TABLES = np.clip(
     (np.stack([_LUMA, _CHROMA]) * _PERCENT[:, None, None] + 50) // 100, 1, 255
 )
@@ -73,6 +65,7 @@ def estimate_jpeg_quality(tables: Sequence[ArrayLike]) -> float | None:
 
 
 def jpeg_quality_of(file: JpegImageFile) -> float | None:
+    """Estimated quality (1 to 100) of a JPEG that Pillow has opened; None if it has no tables."""
     slots = [component[3] for component in file.layer[:2]]
     tables = [file.quantization[slot] for slot in dict.fromkeys(slots) if slot in file.quantization]
     return estimate_jpeg_quality(tables)

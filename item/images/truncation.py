@@ -14,11 +14,11 @@ def ends_early(name: str, data: bytes) -> bool:
     """Whether the file's own structure promises more bytes than there are."""
     match name:
         case "JPEG":
-            return not _jpeg_end(data)[0]
+            return not jpeg_end(data)[0]
         case "PNG":
             return not any(kind == b"IEND" for kind, _, _ in _png_chunks(data))
         case "GIF":
-            return _gif_end(data)[0]
+            return gif_end(data)[0]
         case "WEBP":
             return len(data) < 8 + int.from_bytes(data[4:8], "little")
         case "BMP":
@@ -30,7 +30,7 @@ def ends_early(name: str, data: bytes) -> bool:
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
-def _jpeg_end(data: bytes) -> tuple[bool, int]:
+def jpeg_end(data: bytes) -> tuple[bool, int]:
     """Whether the first image of the file reaches its end marker, and its number of scans."""
     position, scans = 2, 0
     while marker := _JPEG_MARKER.search(data, position):
@@ -67,7 +67,7 @@ def without_metadata(data: bytes) -> bytes:
     return b"".join([*kept, data[start:]]) if kept else data
 
 
-def _gif_end(data: bytes) -> tuple[bool, int]:
+def gif_end(data: bytes) -> tuple[bool, int]:
     """Whether the file ends before its end mark, and how many frames it has begun."""
     frames = 0
     try:

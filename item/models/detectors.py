@@ -105,10 +105,10 @@ class Detector:
         """How often a batch did not fit and was halved."""
         return self._batches.halvings
 
-    def detect(
+    def best(
         self, pictures: Sequence[Picture], phrases: Sequence[Sequence[str]]
-    ) -> list[list[Detection | None]]:
-        """Find phrases in pictures.
+    ) -> list[list[Detection]]:
+        """Where each phrase is most likely to be in its picture, however low its score.
 
         Parameters
         ----------
@@ -118,20 +118,8 @@ class Detector:
 
         Returns
         -------
-        list of one list for each picture, with each phrase's best box, or None where no box
-        reaches the threshold. Of equal boxes it is the model's first.
-        """
-        return [
-            [one if one.score >= self.threshold else None for one in some]
-            for some in self.best(pictures, phrases)
-        ]
-
-    def best(
-        self, pictures: Sequence[Picture], phrases: Sequence[Sequence[str]]
-    ) -> list[list[Detection]]:
-        """Each phrase's best box, however low its score; otherwise like ``detect``.
-
-        A phrase in which the tokenizer finds nothing has a score of 0.
+        list of one list for each picture, with the best box of each phrase; of equal ones it is
+        the model's first. A phrase in which the tokenizer finds nothing has a score of 0.
         """
         if len(pictures) != len(phrases):
             raise ValueError(f"{len(pictures)} pictures but phrases for {len(phrases)}")

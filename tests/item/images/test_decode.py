@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from pydantic import ValidationError
 
-from item.images.decode import Decoding, Image, crop, decode, image_id, squash
+from item.images.decode import Decoding, Image, decode, image_id, squash
 from item.images.errors import ImageError
-from item.images.jpeg_quality import estimate_jpeg_quality
 from item.tables import ErrorCode, Note
 from tests.support.odd_files import (
     ODD_FILES,
@@ -204,34 +203,6 @@ def test_image_id_is_the_sha256_of_the_bytes() -> None:
     assert image_id(b"abc").startswith("ba7816bf8f01cfea414140de5dae2223b00361a3")
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("quality", [30, 50, 75, 90, 95])
-def test_jpeg_quality_is_recovered(mode: str, quality: int) -> None:
-    data = encode(textured().convert(mode), "JPEG", quality=quality)
-    assert decode(data, DEFAULT).jpeg_quality == quality
-
-
-def test_jpeg_quality_is_recovered_for_all_of_libjpegs_tables() -> None:
-    found = [
-        decode(encode(flat(), "JPEG", quality=quality), DEFAULT).jpeg_quality
-        for quality in range(1, 101)
-    ]
-    assert found == list(range(1, 101))
-
-
-def test_jpeg_quality_of_strange_tables() -> None:
-    near = [value + 1 for value in [16] * 64]
-    assert estimate_jpeg_quality([]) is None
-    assert estimate_jpeg_quality([[0] * 64]) is None
-    assert estimate_jpeg_quality([[16] * 63]) is None
-    assert 1 <= (estimate_jpeg_quality([near]) or 0) <= 100
-    assert estimate_jpeg_quality([[60_000] * 64, [60_000] * 64]) == 1
-
-
-def test_only_jpegs_have_a_jpeg_quality() -> None:
-    assert decode(encode(flat(), "PNG"), DEFAULT).jpeg_quality is None
-
-
 @given(st.binary(max_size=300), st.sampled_from([b"", *{data[:12] for data in WHOLE_FILES}]))
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_decode_or_raise_an_image_error(data: bytes, start: bytes) -> None:
@@ -289,15 +260,3 @@ def test_squash_ignores_the_aspect_ratio() -> None:
     assert square.shape == (32, 32, 3)
     np.testing.assert_array_equal(square[4, 4], (255, 0, 0))
     np.testing.assert_array_equal(square[28, 28], (255, 255, 255))
-
-
-def test_crop_widens_fractions_to_whole_pixels() -> None:
-    pixels = np.asarray(quadrants())
-    np.testing.assert_array_equal(crop(pixels, (1.5, 2.5, 3.2, 4)), pixels[2:4, 1:4])
-
-
-@given(st.lists(st.floats(-1e6, 1e6), min_size=4, max_size=4))
-def test_crop_of_any_box_is_a_part_of_the_picture(box: list[float]) -> None:
-    height, width, _ = crop(np.asarray(quadrants()), box).shape
-    assert 1 <= width <= 64
-    assert 1 <= height <= 48

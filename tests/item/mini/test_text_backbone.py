@@ -7,7 +7,7 @@ import torch
 
 from item.errors import UsageError
 from item.mini import text_backbone as module
-from item.mini.text_backbone import MAX_TOKENS, WIDTH, TextBackbone, weights_folder
+from item.mini.text_backbone import MAX_TOKENS, WIDTH, TextBackbone, TokenStates, weights_folder
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +79,13 @@ def test_changed_weights_are_not_loaded(monkeypatch):
     monkeypatch.setattr(module, "SHA256", "0" * 64)
     with pytest.raises(UsageError, match="SHA-256"):
         TextBackbone()
+
+
+def test_token_states_are_those_of_the_backbone_padded():
+    text = TextBackbone()
+    texts = ["a cat", "a dog runs through the deep snow"]
+    states, mask = TokenStates(text, texts).of(texts)
+    expected, expected_mask = text(texts)
+    assert torch.equal(mask, expected_mask)
+    torch.testing.assert_close(states[mask], expected[mask], atol=2e-3, rtol=2e-3)
+    assert not states[~mask].any()

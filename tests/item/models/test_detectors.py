@@ -9,15 +9,11 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from item.boxes import fitted_box
-from item.crop_grid import CropGrid, CropGridGrounder
 from item.errors import UsageError
-from item.grounding import DetectorGrounder
 from item.models.batching import CPU_BATCH
 from item.models.detectors import Detector, detector_family
 from tests.support.photographs import photograph
@@ -220,14 +216,14 @@ def test_pictures_with_as_many_phrases_share_a_batch(detector):
 
 
 def test_nothing_in_nothing_out(detector, runs):
-    assert detector.detect([], []) == []
-    assert detector.detect([noise(4, 4)], [[]]) == [[]]
+    assert detector.best([], []) == []
+    assert detector.best([noise(4, 4)], [[]]) == [[]]
     assert runs == []
 
 
 def test_phrases_for_other_pictures_are_a_mistake(detector):
     with pytest.raises(ValueError, match="1 pictures but phrases for 2"):
-        detector.detect([noise(4, 4)], [["dog"], ["cat"]])
+        detector.best([noise(4, 4)], [["dog"], ["cat"]])
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_counted(folder):
@@ -256,16 +252,6 @@ def test_the_batch_size_is_found_by_passing_blank_pictures(folder):
 
 
 # Scores and boxes
-
-
-def test_a_box_is_given_if_its_score_reaches_the_threshold(folder):
-    picture = PICTURES["landscape"]
-    best = Detector(folder, threshold=0.5).best([picture], [PHRASES])[0]
-    middle = sorted(one.score for one in best)[2]
-    found = Detector(folder, threshold=middle).detect([picture], [PHRASES])[0]
-    expected = [one.box.tolist() if one.score >= middle else None for one in best]
-    assert [one and one.box.tolist() for one in found] == expected
-    assert expected.count(None) == 2
 
 
 @pytest.mark.parametrize("family", OWLS)
@@ -371,8 +357,8 @@ def test_any_text_is_a_phrase_and_leaves_the_others_alone(detector, odd):
 
 
 def test_a_text_without_words_is_never_found_by_grounding_dino(detectors):
-    found = detectors["grounding-dino"].detect([noise(60, 90)], [["", "?", " . "]])
-    assert found == [[None, None, None]]
+    (found,) = detectors["grounding-dino"].best([noise(60, 90)], [["", "?", " . "]])
+    assert [detection.score for detection in found] == [0, 0, 0]
 
 
 def test_a_full_stop_does_not_split_a_phrase_of_grounding_dino(detectors):
@@ -510,120 +496,3 @@ def test_files_of_older_repositories_are_read(damaged, detectors):
     found = Detector(folder, threshold=0.5).best([noise(40, 60)], [PHRASES])
     expected = detectors["owlv2"].best([noise(40, 60)], [PHRASES])
     np.testing.assert_array_equal(as_rows(found), as_rows(expected))
-
-
-# The boxes' arithmetic
-
-corners = st.tuples(*[st.floats(-600, 2600, width=32)] * 4).map(
-    lambda c: np.array([*np.sort([c[0], c[2]]), *np.sort([c[1], c[3]])], np.float32)[[0, 2, 1, 3]]
-)
-sides = st.integers(1, 2000)
-
-
-@settings(max_examples=300)
-@given(corners, sides, sides, st.floats(0, 2), st.integers(1, 500))
-def test_boxes_lie_inside_hold_what_was_found_and_are_large_enough(
-    box, width, height, padding, min_side
-):
-    found = fitted_box(box, width, height, padding, min_side)
-    assert found.dtype == np.float32
-    for axis, length in enumerate((width, height)):
-        start, end = found[axis::2].astype(np.float64)
-        low, high = np.clip(box[axis::2].astype(np.float64), 0, length)
-        side = min(min_side, length)
-        assert 0 <= start <= low and high <= end <= length
-        assert end - start >= side
-        assert end - start <= max((high - low) * (1 + 2 * padding) * (1 + 1e-5), side + 1)
-
-
-@pytest.mark.parametrize(
-    ("box", "options", "expected"),
-    [
-        ([10.5, 20.25, 30, 40], {}, [10.5, 20.25, 30, 40]),
-        ([-5, -5, 30, 140], {}, [0, 0, 30, 100]),
-        ([10, 20, 30, 60], {"padding": 0.25}, [5, 10, 35, 70]),
-        ([0, 80, 30, 100], {"padding": 0.5}, [0, 70, 45, 100]),
-        ([50.2, 50.4, 50.6, 50.8], {}, [50, 50, 51, 51]),
-        ([50, 50, 52, 60], {"min_side": 6}, [48, 50, 54, 60]),
-        ([0, 98.5, 2, 100], {"min_side": 6}, [0, 94, 6, 100]),
-        ([90, 90, 99, 99], {"min_side": 500}, [0, 0, 200, 100]),
-        ([300, 40, 400, 50], {"min_side": 4}, [196, 40, 200, 50]),
-    ],
-)
-def test_boxes_by_hand(box, options, expected):
-    assert fitted_box(np.array(box, np.float32), 200, 100, **options).tolist() == expected
-
-
-# The grounder
-
-
-class MeanColour:
-    """A dual encoder whose space is colour: pictures are their mean, texts their first letters."""
-
-    dimensions = 3
-
-    def embed_images(self, pictures):
-        return self._unit([picture.reshape(-1, 3).mean(axis=0) for picture in pictures])
-
-    embed_crops = embed_images
-
-    def embed_texts(self, texts):
-        return self._unit(
-            [[ord(c) for c in text.removeprefix("a photo of ")[:3]] for text in texts]
-        )
-
-    def _unit(self, rows):
-        rows = np.asarray(rows, np.float32).reshape(-1, 3)
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-@pytest.fixture
-def grid():
-    return CropGridGrounder(MeanColour(), CropGrid(threshold=0.0))
-
-
-def middling(folder, pictures, phrases):
-    """A detector that finds about half of the phrases, and what it would find at best."""
-    best = Detector(folder, threshold=1).best(pictures, phrases)
-    scores = sorted(one.score for some in best for one in some)
-    return Detector(folder, threshold=scores[len(scores) // 2]), best
-
-
-def test_what_the_detector_does_not_find_has_the_grids_best_crop(folder, grid):
-    pictures = [PICTURES["landscape"], noise(60, 90), noise(90, 60)]
-    phrases = [PHRASES, [], ["dog", "bird"]]
-    detector, best = middling(folder, pictures, phrases)
-    parts, found = DetectorGrounder(detector, grid).ground(pictures, phrases)
-    crops = grid(pictures, phrases)
-    assert [len(some) for some in found] == [4, 0, 2]
-    grounded = [one.grounded for some in found for one in some]
-    assert sum(grounded) == 3 and len(grounded) == 6
-    for of_picture, of_grid, of_detector in zip(found, crops, best, strict=True):
-        for one, crop, box in zip(of_picture, of_grid, of_detector, strict=True):
-            assert one.score == pytest.approx(box.score, abs=1e-6)
-            if one.grounded:
-                np.testing.assert_allclose(one.box, box.box, atol=1e-3)
-                assert one.embedding is None and one.phrase_embedding is None
-            else:
-                assert one.score < detector.threshold
-                np.testing.assert_array_equal(one.box, crop.box)
-                np.testing.assert_array_equal(one.embedding, crop.embedding)
-                np.testing.assert_array_equal(one.phrase_embedding, crop.phrase_embedding)
-    for some, expected in zip(parts, grid.parts(pictures), strict=True):
-        np.testing.assert_array_equal(some.boxes, expected.boxes)
-        np.testing.assert_array_equal(some.embeddings, expected.embeddings)
-
-
-def test_a_call_gives_the_groundings_alone(detector, grid):
-    ground = DetectorGrounder(detector, grid)
-    pictures, phrases = [noise(60, 90)], [PHRASES]
-    assert as_rows(ground(pictures, phrases)).tolist() == (
-        as_rows(ground.ground(pictures, phrases)[1]).tolist()
-    )
-    assert ground([], []) == []
-    assert ground.halvings == 0
-
-
-def test_a_grounder_refuses_phrases_for_other_pictures(detector, grid):
-    with pytest.raises(ValueError, match="2 pictures but phrases for 1"):
-        DetectorGrounder(detector, grid)([noise(4, 4)] * 2, [["dog"]])
