@@ -22,6 +22,7 @@ import psutil
 import ray
 
 from item.statistics.metrics import cluster_weights
+from item.version import __version__
 from pipelines.evaluate.measure import Outcome, measure, topic_weights
 from pipelines.evaluate.plan import EvaluationPlan
 from pipelines.evaluate.protocols import SENTENCES
@@ -30,7 +31,6 @@ from pipelines.runtime.start import start_ray
 from pipelines.storage.access import filesystem
 from pipelines.storage.atomic import write_atomically
 from pipelines.storage.urls import join
-from pipelines.tables.provenance import code_version
 
 
 def run_evaluation(
@@ -95,7 +95,7 @@ def _description(plan: EvaluationPlan) -> dict[str, Any]:
         "command": shlex.join(["python", *sys.argv]),
         "machine": f"{os.cpu_count()} {platform.machine()} cores, {memory} GiB",
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "code_version": code_version(),
+        "code_version": __version__,
         "feature_set_id": rows.feature_set_id,
         "seeds": configuration.seeds if plan.head is None else 1,
         "resamples": configuration.resamples,

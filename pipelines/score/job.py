@@ -31,6 +31,7 @@ from item.explanation.sentences import explanations, weakest_objects
 from item.heads import columns as evidence
 from item.heads.head import Head
 from item.tables import SCHEMA_VERSION, SCORES
+from item.version import __version__
 from pipelines.runtime.memory import PeakMemory
 from pipelines.runtime.progress import Progress, Tally, tell_retries
 from pipelines.runtime.start import start_ray
@@ -45,7 +46,7 @@ from pipelines.storage.access import (
 from pipelines.storage.urls import redact
 from pipelines.tables.features import FeatureTable
 from pipelines.tables.lease import lease_on
-from pipelines.tables.provenance import code_version, encoded, versions
+from pipelines.tables.provenance import encoded, versions
 from pipelines.tables.published import STAGING, PublishedTable, date_of, row_groups, write_part
 
 COPIED = ("image_id", "uri", "source", "status", "error_code", "global_similarity")
@@ -271,7 +272,7 @@ def _publish(job: ScoringPlan, file: FileToScore, run_id: str) -> tuple[str, dic
                 "head_id": job.head.head_id,
                 "feature_set_id": job.head.description.feature_set_id,
                 "features_state": file.state,
-                "code_version": code_version(),
+                "code_version": __version__,
                 "run_id": run_id,
             }
         )

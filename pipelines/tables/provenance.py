@@ -11,20 +11,18 @@ from typing import Any
 from item.images.perturb import NONE
 from item.profiles import Profile
 from item.tables import SCHEMA_VERSION
+from item.version import __version__, source_commit
 
 PREFIX = "item."
 _PACKAGES = ("ray", "torch", "transformers", "spacy", "pyarrow", "pillow", "numpy", "timm")
 
 
-def code_version() -> str:
-    """Version of the installed ``item`` package."""
-    return importlib.metadata.version("item-audit")
-
-
 def versions() -> dict[str, str]:
-    """Versions of everything that may change a result."""
+    """Versions of everything that may change a result; ``commit`` only in a git checkout."""
     packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"item": code_version(), "python": platform.python_version(), **packages}
+    own = {"item": __version__, "python": platform.python_version(), **packages}
+    commit = source_commit()
+    return own | {"commit": commit} if commit else own
 
 
 def provenance(profile: Profile, run_id: str, perturbation: str = NONE) -> dict[str, str]:
@@ -38,7 +36,7 @@ def provenance(profile: Profile, run_id: str, perturbation: str = NONE) -> dict[
             "models": profile.revisions(),
             "decoding": profile.decoding.model_dump(mode="json"),
             "perturbation": perturbation,
-            "code_version": code_version(),
+            "code_version": __version__,
             "run_id": run_id,
         }
     )

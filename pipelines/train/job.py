@@ -17,11 +17,12 @@ from item.heads.head import DESCRIPTION, Description, Head, TrainingSource
 from item.heads.settings import Balance, Kind, balanced_weights
 from item.statistics.calibration import fit_familiarity, fit_platt, fit_thresholds
 from item.statistics.metrics import summary
+from item.version import __version__
 from pipelines.runtime.start import start_ray
 from pipelines.storage.access import filesystem
 from pipelines.storage.atomic import write_atomically
 from pipelines.storage.urls import join, redact
-from pipelines.tables.provenance import code_version, versions
+from pipelines.tables.provenance import versions
 from pipelines.train.plan import CHECKPOINTS, TrainingPlan
 from pipelines.train.progress import Bulletin, TrainingProgress
 from pipelines.train.rows import Indices, counted
@@ -78,7 +79,7 @@ def train_head(plan: TrainingPlan) -> dict[str, Any]:
         ),
         metrics=metrics,
         notes=tuple(notes),
-        code_version=code_version(),
+        code_version=__version__,
     )
     head = Head.of(description, fitted, familiarity)
     manifest = {

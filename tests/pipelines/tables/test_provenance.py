@@ -6,7 +6,8 @@ import pytest
 
 from item.mini import checkpoint
 from item.profiles import load_profile
-from pipelines.tables.provenance import code_version, decoded, provenance, versions, with_part_facts
+from item.version import __version__, source_commit
+from pipelines.tables.provenance import decoded, provenance, versions, with_part_facts
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_a_parquet_file_keeps_its_provenance(profile, tmp_path):
     assert found["models"] == profile.revisions()
     assert found["decoding"]["max_side"] == 300
     assert found["perturbation"] == "jpeg-75"
-    assert found["code_version"] == code_version()
+    assert found["code_version"] == __version__
     assert {key: found[key] for key in facts} == facts
 
 
@@ -51,3 +52,5 @@ def test_versions_name_what_may_change_a_result():
     found = versions()
     assert {"item", "python", "ray", "torch", "pillow", "spacy"} <= set(found)
     assert all(found.values())
+    assert found["item"] == __version__
+    assert found.get("commit") == source_commit()
