@@ -84,15 +84,13 @@ def measure(
     held_out = parts.validation[:ROWS_IN_MEMORY]
     labels = labelled.labels
     statistics = fit_statistics(
-        labelled.evidence(sample),
+        labelled.arrays(sample),
         labels[sample],
         settings.groups,
         settings.centred,
         settings.whitened,
     )
-    validation = validation_rows(
-        labelled.evidence(held_out), labels[held_out], settings, statistics
-    )
+    validation = validation_rows(labelled.arrays(held_out), labels[held_out], settings, statistics)
     weights = balanced_weights(
         labels[parts.training], labelled.origins()[parts.training], settings.balance
     )

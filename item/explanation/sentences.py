@@ -1,7 +1,7 @@
 """Why a picture has its verdict: a sentence for every row, and one row at length.
 
-What moves the score is the evidence of the whole picture and that of its parts, as the head
-weighs them. The object that fits its words least is shown beside it as something to look at;
+What moves the score is what the whole picture and its parts contribute, as the head weighs
+them. The object that fits its words least is shown beside it as something to look at;
 it is never the reason.
 """
 
@@ -159,9 +159,9 @@ def _refusals(error_code: pa.Array | pa.ChunkedArray) -> pa.Array:
     return _REFUSALS.take(pa.array(np.where(place < 0, unknown, place)))
 
 
-def _leaning(evidence: NDArray[np.float64]) -> NDArray[np.int64]:
-    """0 for evidence that is 0 or NaN, 1 for being generated, 2 for being real."""
-    return np.where(evidence > 0, 1, np.where(evidence < 0, 2, 0))
+def _leaning(contribution: NDArray[np.float64]) -> NDArray[np.int64]:
+    """0 for what is 0 or NaN, 1 for what speaks for being generated, 2 for being real."""
+    return np.where(contribution > 0, 1, np.where(contribution < 0, 2, 0))
 
 
 def _places(values: pa.Array, among: Sequence[str]) -> NDArray[np.int64]:

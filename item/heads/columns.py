@@ -29,7 +29,7 @@ COLUMNS = (
     *LOCAL_SCALARS,
     *("width", "height", "byte_count", "jpeg_quality", "format"),
 )
-"""The columns of a features table that :meth:`Evidence.of` reads."""
+"""The columns of a features table that :meth:`FeatureArrays.of` reads."""
 FORMATS = ("jpeg", "png", "webp", "gif")
 
 
@@ -76,7 +76,7 @@ class Group(StrEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class FeatureArrays:
     """The columns of n rows of a features table as arrays.
 
     Every array has n rows; embeddings are float32 of shape (n, d).
@@ -94,7 +94,7 @@ class Evidence:
     """(n, 9)"""
 
     @classmethod
-    def of(cls, table: pa.Table) -> Evidence:
+    def of(cls, table: pa.Table) -> FeatureArrays:
         """From a features table with ``COLUMNS``, all rows of it with status ``ok``.
 
         NaN and null in a scalar stay NaN; :meth:`complete` finds such rows.
@@ -113,9 +113,9 @@ class Evidence:
     def __len__(self) -> int:
         return len(self.image)
 
-    def take(self, rows: NDArray) -> Evidence:
+    def take(self, rows: NDArray) -> FeatureArrays:
         """The given rows, by index or mask."""
-        return Evidence(**{one.name: getattr(self, one.name)[rows] for one in fields(self)})
+        return FeatureArrays(**{one.name: getattr(self, one.name)[rows] for one in fields(self)})
 
     def complete(self) -> NDArray[np.bool_]:
         """(n,) whether every number that a head may use is finite."""
@@ -126,13 +126,13 @@ class Evidence:
         return whole
 
     @staticmethod
-    def concat(parts: Iterable[Evidence]) -> Evidence:
+    def concat(parts: Iterable[FeatureArrays]) -> FeatureArrays:
         """Several tables' rows, one after the other."""
         parts = list(parts)
-        return Evidence(
+        return FeatureArrays(
             **{
                 one.name: np.concatenate([getattr(part, one.name) for part in parts])
-                for one in fields(Evidence)
+                for one in fields(FeatureArrays)
             }
         )
 
@@ -175,7 +175,7 @@ NO_MATRIX = np.zeros((0, 0), np.float32)
 
 
 def fit_statistics(
-    evidence: Evidence,
+    arrays: FeatureArrays,
     labels: NDArray,
     groups: Sequence[Group],
     centred: bool,
@@ -185,7 +185,7 @@ def fit_statistics(
 
     Parameters
     ----------
-    evidence : training rows
+    arrays : training rows
     labels : (n,), 1 generated, 0 real; residuals are regressed on the real rows
     groups : the head's groups
     centred : whether v and u are centred by modality (:func:`item.misalignment.centre`)
@@ -197,24 +197,24 @@ def fit_statistics(
     """
     real = np.asarray(labels) == 0
     bare = Statistics(
-        image_mean=evidence.image.mean(0) if centred else NO_VECTOR,
-        caption_mean=evidence.caption.mean(0) if centred else NO_VECTOR,
+        image_mean=arrays.image.mean(0) if centred else NO_VECTOR,
+        caption_mean=arrays.caption.mean(0) if centred else NO_VECTOR,
         global_regression=NO_MATRIX,
         local_regression=NO_MATRIX,
         mean=NO_VECTOR,
         scale=NO_VECTOR,
         whitening=NO_MATRIX,
     )
-    image, caption = _modalities(evidence.take(real), bare)
+    image, caption = _modalities(arrays.take(real), bare)
     if Group.GLOBAL_RESIDUAL in groups:
         bare = replace(bare, global_regression=fit_regression(image, caption))
     if Group.LOCAL_RESIDUAL in groups:
-        bare = replace(bare, local_regression=fit_regression(evidence.parts[real], caption))
-    columns = raw_features(evidence, groups, bare)
+        bare = replace(bare, local_regression=fit_regression(arrays.parts[real], caption))
+    columns = raw_features(arrays, groups, bare)
     deviation = columns.std(axis=0)
     scale = np.where(deviation > 1e-6, deviation, 1).astype(np.float32)
     whitening = NO_MATRIX
-    wide = _wide(groups, evidence.image.shape[1])
+    wide = _wide(groups, arrays.image.shape[1])
     if whitened and wide.any():
         whitening = _whitening(columns[real][:, wide])
         scale[wide] = 1
@@ -222,34 +222,34 @@ def fit_statistics(
     return replace(bare, mean=mean, scale=scale, whitening=whitening)
 
 
-def features(evidence: Evidence, groups: Sequence[Group], statistics: Statistics) -> Floats:
+def features(arrays: FeatureArrays, groups: Sequence[Group], statistics: Statistics) -> Floats:
     """Standardised, perhaps whitened columns of a head, shape (n, columns)."""
-    raw = raw_features(evidence, groups, statistics)
+    raw = raw_features(arrays, groups, statistics)
     columns = (raw - statistics.mean) / statistics.scale
     if len(statistics.whitening):
-        wide = _wide(groups, evidence.image.shape[1])
+        wide = _wide(groups, arrays.image.shape[1])
         # In float64: in float32 a row's last bits would depend on the rows beside it.
         columns[:, wide] = columns[:, wide].astype(np.float64) @ statistics.whitening
     return columns
 
 
-def raw_features(evidence: Evidence, groups: Sequence[Group], statistics: Statistics) -> Floats:
+def raw_features(arrays: FeatureArrays, groups: Sequence[Group], statistics: Statistics) -> Floats:
     """Columns of a head before they are standardised, shape (n, columns)."""
-    image, caption = _modalities(evidence, statistics)
+    image, caption = _modalities(arrays, statistics)
     makers = {
         Group.IMAGE: lambda: image,
         Group.CAPTION: lambda: caption,
         Group.GLOBAL_MISALIGNMENT: lambda: image - caption,
         Group.GLOBAL_PRODUCT: lambda: image * caption,
         Group.GLOBAL_RESIDUAL: lambda: unexplained(image, caption, statistics.global_regression),
-        Group.GLOBAL_SIMILARITY: lambda: evidence.global_similarity[:, np.newaxis],
-        Group.PARTS: lambda: evidence.parts,
+        Group.GLOBAL_SIMILARITY: lambda: arrays.global_similarity[:, np.newaxis],
+        Group.PARTS: lambda: arrays.parts,
         Group.LOCAL_RESIDUAL: lambda: unexplained(
-            evidence.parts, caption, statistics.local_regression
+            arrays.parts, caption, statistics.local_regression
         ),
-        Group.LOCAL_MISALIGNMENT: lambda: evidence.local_misalignment,
-        Group.LOCAL_SIMILARITIES: lambda: _local_similarities(evidence),
-        Group.SHORTCUT: lambda: evidence.shortcut,
+        Group.LOCAL_MISALIGNMENT: lambda: arrays.local_misalignment,
+        Group.LOCAL_SIMILARITIES: lambda: _local_similarities(arrays),
+        Group.SHORTCUT: lambda: arrays.shortcut,
     }
     return np.concatenate([makers[group]() for group in groups], axis=1).astype(np.float32)
 
@@ -283,16 +283,16 @@ def _whitening(rows: Floats) -> Floats:
     return ((directions / np.sqrt(variances)) @ directions.T).astype(np.float32)
 
 
-def _modalities(evidence: Evidence, statistics: Statistics) -> tuple[Floats, Floats]:
+def _modalities(arrays: FeatureArrays, statistics: Statistics) -> tuple[Floats, Floats]:
     if not len(statistics.image_mean):
-        return evidence.image, evidence.caption
-    image = centre(evidence.image, statistics.image_mean)
-    return image, centre(evidence.caption, statistics.caption_mean)
+        return arrays.image, arrays.caption
+    image = centre(arrays.image, statistics.image_mean)
+    return image, centre(arrays.caption, statistics.caption_mean)
 
 
-def _local_similarities(evidence: Evidence) -> Floats:
-    some = np.any(evidence.local_misalignment != 0, axis=1, keepdims=True)
-    return np.concatenate([evidence.local_scalars, some], axis=1).astype(np.float32)
+def _local_similarities(arrays: FeatureArrays) -> Floats:
+    some = np.any(arrays.local_misalignment != 0, axis=1, keepdims=True)
+    return np.concatenate([arrays.local_scalars, some], axis=1).astype(np.float32)
 
 
 def _shortcut(table: pa.Table) -> Floats:

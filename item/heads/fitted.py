@@ -9,7 +9,7 @@ from typing import Protocol
 from numpy.typing import NDArray
 
 from item.heads.boosting import BoostingModel
-from item.heads.columns import Evidence, Floats, Statistics, features, local_columns, widths
+from item.heads.columns import FeatureArrays, Floats, Statistics, features, local_columns, widths
 from item.heads.hierarchy import HierarchyModel
 from item.heads.logistic import LogisticModel
 from item.heads.settings import HeadSettings, Kind
@@ -39,9 +39,9 @@ class Fitted:
     statistics: Statistics
     model: Model
 
-    def logits(self, evidence: Evidence) -> tuple[NDArray, NDArray]:
+    def logits(self, arrays: FeatureArrays) -> tuple[NDArray, NDArray]:
         """Global logits (n,), NaN without global features, and logits (n,)."""
-        return self.model.logits(features(evidence, self.settings.groups, self.statistics))
+        return self.model.logits(features(arrays, self.settings.groups, self.statistics))
 
     def tensors(self) -> dict[str, NDArray]:
         """Statistics and weights, by names that begin with ``statistics.`` and ``model.``."""

@@ -16,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from item.heads.boosting import fit_boosting
 from item.heads.columns import (
-    Evidence,
+    FeatureArrays,
     Floats,
     Level,
     Statistics,
@@ -58,28 +58,28 @@ class Epoch:
 
 
 def fit(
-    evidence: Evidence,
+    arrays: FeatureArrays,
     labels: NDArray,
     weights: NDArray,
     settings: HeadSettings,
-    validation: tuple[Evidence, NDArray] | None = None,
+    validation: tuple[FeatureArrays, NDArray] | None = None,
     progress: Callable[[Epoch], None] | None = None,
 ) -> Fitted:
     """Train a head in this process, the same from the same seed.
 
     Parameters
     ----------
-    evidence : training rows
+    arrays : training rows
     labels, weights : (n,), 1 generated, 0 real; see :func:`balanced_weights`
     settings : of the head
     validation : rows that decide when training stops, with labels; not used by ``logistic``
     progress : hears of each epoch of the MLP
     """
     statistics = fit_statistics(
-        evidence, labels, settings.groups, settings.centred, settings.whitened
+        arrays, labels, settings.groups, settings.centred, settings.whitened
     )
-    columns = features(evidence, settings.groups, statistics)
-    local = local_columns(settings.groups, evidence.image.shape[1])
+    columns = features(arrays, settings.groups, statistics)
+    local = local_columns(settings.groups, arrays.image.shape[1])
     held_out = None
     if validation is not None:
         held_out = validation_rows(validation[0], validation[1], settings, statistics)
@@ -98,11 +98,11 @@ def fit(
 
 
 def validation_rows(
-    evidence: Evidence, labels: NDArray, settings: HeadSettings, statistics: Statistics
+    arrays: FeatureArrays, labels: NDArray, settings: HeadSettings, statistics: Statistics
 ) -> tuple[Floats, NDArray, NDArray]:
     """Columns, labels and weights of validation rows; both labels weigh the same."""
     weights = balanced_weights(labels, np.zeros(len(labels)), Balance.LABEL)
-    return features(evidence, settings.groups, statistics), np.asarray(labels), weights
+    return features(arrays, settings.groups, statistics), np.asarray(labels), weights
 
 
 def _fit_hierarchy(
@@ -132,7 +132,7 @@ class Training:
 
     Each stage trains one part of the hierarchy while the other stands still, until no epoch
     has been better for a while. The best hierarchy of all epochs is what is kept, so
-    local evidence that does not help on the validation rows stays without a say.
+    a local part that does not help on the validation rows stays without a say.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from item.errors import UsageError
-from item.heads.columns import Evidence
+from item.heads.columns import FeatureArrays
 from item.heads.fitted import Fitted
 from item.heads.settings import HeadSettings
 from item.statistics.calibration import (
@@ -158,13 +158,13 @@ class Head:
         ones.
         """
         rows = np.flatnonzero(pc.equal(table["status"], Status.OK).to_numpy())
-        evidence = Evidence.of(table.take(rows))
-        whole = evidence.complete()
-        rows, evidence = rows[whole], evidence.take(whole)
+        arrays = FeatureArrays.of(table.take(rows))
+        whole = arrays.complete()
+        rows, arrays = rows[whole], arrays.take(whole)
         logits = np.full((2, len(table)), np.nan)
-        logits[:, rows] = self.fitted.logits(evidence)
+        logits[:, rows] = self.fitted.logits(arrays)
         unfamiliar = np.zeros(len(table), bool)
-        unfamiliar[rows] = self.familiarity.unfamiliar(evidence.image)
+        unfamiliar[rows] = self.familiarity.unfamiliar(arrays.image)
         scores = self.description.calibration.scores(logits[1])
         why = [
             None if np.isnan(score) else _abstention(caption, strange)

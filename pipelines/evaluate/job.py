@@ -49,13 +49,13 @@ def run_evaluation(
     )
     start_ray(configuration.object_store_gb)
     shared_weights = ray.put(weights)
-    topics = ray.put(topic_weights(plan.evidence[None], rows, plan.trials))
-    evidence = {variant: ray.put(table) for variant, table in plan.evidence.items()}
+    topics = ray.put(topic_weights(plan.arrays[None], rows, plan.trials))
+    arrays = {variant: ray.put(table) for variant, table in plan.arrays.items()}
     shared_rows, head = ray.put(rows), ray.put(plan.head)
     task = ray.remote(num_cpus=1)(measure)
     pending = [
         task.remote(
-            evidence[method.variant],
+            arrays[method.variant],
             shared_rows,
             shared_weights,
             topics,

@@ -15,7 +15,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, cross_va
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from item.heads.columns import Evidence
+from item.heads.columns import FeatureArrays
 from item.heads.fitting import fit
 from item.heads.head import Head
 from item.heads.settings import HeadSettings, balanced_weights
@@ -84,7 +84,7 @@ class _Answers:
 
 
 def topic_weights(
-    evidence: Evidence, rows: LabelledRows, trials: Sequence[Trial]
+    arrays: FeatureArrays, rows: LabelledRows, trials: Sequence[Trial]
 ) -> dict[SourceAndGenerator, NDArray[np.float32]]:
     """Weights (n,) under which a generator's images and a source's photographs have equal topics.
 
@@ -110,7 +110,7 @@ def topic_weights(
         )
         predicted = cross_val_predict(
             make_pipeline(StandardScaler(), model),
-            evidence.caption[chosen],
+            arrays.caption[chosen],
             labels,
             groups=groups,
             cv=StratifiedGroupKFold(folds, shuffle=True, random_state=0),
@@ -122,7 +122,7 @@ def topic_weights(
 
 
 def measure(
-    evidence: Evidence,
+    arrays: FeatureArrays,
     rows: LabelledRows,
     weights: NDArray[np.int32],
     topics: Mapping[SourceAndGenerator, NDArray[np.float32]],
@@ -135,7 +135,7 @@ def measure(
 
     Parameters
     ----------
-    evidence : of all rows, in their order
+    arrays : of all rows, in their order
     weights : (resamples, rows), how often each resample holds each row
     topics : by :func:`topic_weights`
     points : at which verdicts are given
@@ -143,11 +143,11 @@ def measure(
     """
     labels = rows.labels.astype(np.int64)
     if method.shuffle is not None:
-        evidence = shuffled(evidence, labels, method.shuffle, trial.seed)
+        arrays = shuffled(arrays, labels, method.shuffle, trial.seed)
     if head is not None:
-        answers = _answers_of_head(head, evidence)
+        answers = _answers_of_head(head, arrays)
     else:
-        answers = _answers_after_training(method.head, evidence, rows, trial, points)
+        answers = _answers_after_training(method.head, arrays, rows, trial, points)
     scores, undecided = answers.scores, answers.undecided()
     outcome = Outcome(trial, method, _scored_rows(trial, labels, scores))
     for test in trial.tests:
@@ -188,11 +188,11 @@ def conformal_threshold(real_scores: NDArray, rate: float) -> float:
     return float(np.sort(real_scores)[place - 1]) if place <= len(real_scores) else float("inf")
 
 
-def _answers_of_head(head: Head, evidence: Evidence) -> _Answers:
+def _answers_of_head(head: Head, arrays: FeatureArrays) -> _Answers:
     about = head.description
     return _Answers(
-        about.calibration.scores(head.fitted.logits(evidence)[1]),
-        head.familiarity.unfamiliar(evidence.image),
+        about.calibration.scores(head.fitted.logits(arrays)[1]),
+        head.familiarity.unfamiliar(arrays.image),
         about.thresholds,
         {about.operating_points.real_called_generated: about.thresholds.likely_generated},
     )
@@ -200,7 +200,7 @@ def _answers_of_head(head: Head, evidence: Evidence) -> _Answers:
 
 def _answers_after_training(
     head: HeadSettings,
-    evidence: Evidence,
+    arrays: FeatureArrays,
     rows: LabelledRows,
     trial: Trial,
     points: OperatingPoints,
@@ -208,25 +208,25 @@ def _answers_after_training(
     labels, origins = rows.labels.astype(np.int64), rows.origins()
     learned, apart = trial.training, trial.calibration
     settings = head.model_copy(update={"seed": trial.seed})
-    calibrating = evidence.take(apart)
+    calibrating = arrays.take(apart)
     fitted = fit(
-        evidence.take(learned),
+        arrays.take(learned),
         labels[learned],
         balanced_weights(labels[learned], origins[learned], settings.balance),
         settings,
         (calibrating, labels[apart]),
     )
-    logits = fitted.logits(evidence)[1]
+    logits = fitted.logits(arrays)[1]
     # Both labels weigh the same: a score of one half is even odds at equal prevalence.
     even = balanced_weights(labels[apart], origins[apart], settings.balance)
     scores = fit_platt(logits[apart], labels[apart], even).scores(logits)
     # Few rows cannot show how far the farthest of many familiar ones lies.
     share = max(UNFAMILIAR_SHARE, 2 / (len(apart) + 1))
-    familiarity = fit_familiarity(evidence.image[learned], calibrating.image, share)
+    familiarity = fit_familiarity(arrays.image[learned], calibrating.image, share)
     real_scores = scores[apart][labels[apart] == 0]
     return _Answers(
         scores,
-        familiarity.unfamiliar(evidence.image),
+        familiarity.unfamiliar(arrays.image),
         fit_thresholds(scores[apart], labels[apart], points),
         {rate: conformal_threshold(real_scores, rate) for rate in RATES},
     )

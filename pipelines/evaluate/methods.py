@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from item.heads.columns import Evidence, Group
+from item.heads.columns import FeatureArrays, Group
 from item.heads.settings import HeadSettings, Kind
 from item.misalignment import global_similarity
 
@@ -179,8 +179,10 @@ def methods(ours: HeadSettings, variants: tuple[str, ...], seed: int = 0) -> lis
     return compared
 
 
-def shuffled(evidence: Evidence, labels: NDArray, shuffle: Shuffle, seed: int = 0) -> Evidence:
-    """Evidence in which each image has another one's caption and objects.
+def shuffled(
+    arrays: FeatureArrays, labels: NDArray, shuffle: Shuffle, seed: int = 0
+) -> FeatureArrays:
+    """The arrays in which each image has another one's caption and objects.
 
     Parameters
     ----------
@@ -188,15 +190,15 @@ def shuffled(evidence: Evidence, labels: NDArray, shuffle: Shuffle, seed: int = 
     shuffle : whose captions an image may get
     """
     rng = np.random.default_rng(seed)
-    given = np.arange(len(evidence))
+    given = np.arange(len(arrays))
     pools = [labels == 0, labels == 1] if shuffle == Shuffle.WITHIN else [labels >= 0]
     for pool in map(np.flatnonzero, pools):
         given[pool] = rng.permutation(pool)
-    caption = evidence.caption[given]
+    caption = arrays.caption[given]
     return replace(
-        evidence,
+        arrays,
         caption=caption,
-        global_similarity=global_similarity(evidence.image, caption),
-        local_misalignment=evidence.local_misalignment[given],
-        local_scalars=evidence.local_scalars[given],
+        global_similarity=global_similarity(arrays.image, caption),
+        local_misalignment=arrays.local_misalignment[given],
+        local_scalars=arrays.local_scalars[given],
     )

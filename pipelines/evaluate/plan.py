@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from item.errors import UsageError
-from item.heads.columns import Evidence
+from item.heads.columns import FeatureArrays
 from item.heads.head import Head
 from item.statistics.calibration import fit_thresholds
 from pipelines.evaluate.configuration import EvaluateConfiguration
@@ -37,7 +37,7 @@ class EvaluationPlan:
     rows: LabelledRows
     trials: tuple[Trial, ...]
     methods: tuple[Method, ...]
-    evidence: dict[str | None, Evidence]
+    arrays: dict[str | None, FeatureArrays]
     """Of the main table under None, and of each variant."""
     head: Head | None
     """The trained head to measure; None where each method is trained."""
@@ -81,9 +81,9 @@ def plan_evaluation(configuration: EvaluateConfiguration) -> EvaluationPlan:
     subsets, notes = _subsets(configuration, rows)
     if configuration.trained is not None:
         return _plan_for_head(configuration, configuration.trained, rows, subsets, notes)
-    evidence: dict[str | None, Evidence] = {None: rows.evidence(np.arange(len(rows)))}
+    arrays: dict[str | None, FeatureArrays] = {None: rows.arrays(np.arange(len(rows)))}
     for name, path in configuration.variants.items():
-        evidence[name] = _variant(rows, name, path, storage)
+        arrays[name] = _variant(rows, name, path, storage)
     design = _design(configuration, rows, subsets)
     trials = tuple(
         trial
@@ -99,7 +99,7 @@ def plan_evaluation(configuration: EvaluateConfiguration) -> EvaluationPlan:
         f"Trained on photographs of {design.training_source}; other photographs were never "
         "trained on."
     )
-    return EvaluationPlan(configuration, rows, trials, compared, evidence, None, tuple(notes))
+    return EvaluationPlan(configuration, rows, trials, compared, arrays, None, tuple(notes))
 
 
 def _plan_for_head(
@@ -123,7 +123,7 @@ def _plan_for_head(
         rows,
         (trained_head_trial(rows, subsets),),
         (method,),
-        {None: rows.evidence(np.arange(len(rows)))},
+        {None: rows.arrays(np.arange(len(rows)))},
         head,
         (*notes, *_seen_in_training(head, rows)),
     )
@@ -175,8 +175,8 @@ def _seen_in_training(head: Head, rows: LabelledRows) -> list[str]:
     return []
 
 
-def _variant(rows: LabelledRows, name: str, path: str, storage: Storage) -> Evidence:
-    """Evidence of the same images from another table, in the order of the main one."""
+def _variant(rows: LabelledRows, name: str, path: str, storage: Storage) -> FeatureArrays:
+    """The same images from another table, in the order of the main one."""
     other = read_labelled([path], storage)
     places = pd.Series(np.arange(len(other)), index=other.uris)
     chosen = places.reindex(rows.uris)
@@ -185,4 +185,4 @@ def _variant(rows: LabelledRows, name: str, path: str, storage: Storage) -> Evid
             f"The table '{name}' at {path} lacks {int(chosen.isna().sum())} of the images, "
             f"the first of them {rows.uris[int(np.flatnonzero(chosen.isna())[0])]!r}."
         )
-    return other.evidence(chosen.to_numpy(np.int64))
+    return other.arrays(chosen.to_numpy(np.int64))

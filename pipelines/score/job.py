@@ -28,7 +28,7 @@ from ray.data import ActorPoolStrategy
 
 from item.errors import UsageError
 from item.explanation.sentences import explanations, weakest_objects
-from item.heads import columns as evidence
+from item.heads.columns import COLUMNS as HEAD_COLUMNS
 from item.heads.head import Head
 from item.tables import SCHEMA_VERSION, SCORES
 from item.version import __version__
@@ -50,7 +50,7 @@ from pipelines.tables.provenance import encoded, versions
 from pipelines.tables.published import STAGING, PublishedTable, date_of, row_groups, write_part
 
 COPIED = ("image_id", "uri", "source", "status", "error_code", "global_similarity")
-COLUMNS = tuple(dict.fromkeys([*COPIED, "caption", "objects", *evidence.COLUMNS]))
+COLUMNS = tuple(dict.fromkeys([*COPIED, "caption", "objects", *HEAD_COLUMNS]))
 """Columns of the features that scoring reads; ``digital_source_type`` too, where it is there."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from item.heads.columns import Evidence, fit_statistics
+from item.heads.columns import FeatureArrays, fit_statistics
 from item.heads.fitted import Fitted
 from item.heads.fitting import Epoch, fit, validation_rows
 from item.heads.head import DESCRIPTION, Description, Head, TrainingSource
@@ -37,17 +37,17 @@ def train_head(plan: TrainingPlan) -> dict[str, Any]:
     started = time.monotonic()
     configuration, rows = plan.configuration, plan.rows
     parts = {name: _sample(plan, part) for name, part in plan.parts().items()}
-    evidence = {name: rows.evidence(part) for name, part in parts.items()}
+    arrays = {name: rows.arrays(part) for name, part in parts.items()}
     familiarity = fit_familiarity(
-        evidence["training"].image, evidence["calibration"].image, configuration.unfamiliar_share
+        arrays["training"].image, arrays["calibration"].image, configuration.unfamiliar_share
     )
     facts: dict[str, Any] = {}
     if configuration.head.kind == Kind.LOGISTIC:
-        fitted = _fit_here(plan, parts, evidence)
+        fitted = _fit_here(plan, parts, arrays)
     else:
-        fitted, facts = _fit_in_ray(plan, parts, evidence)
+        fitted, facts = _fit_in_ray(plan, parts, arrays)
     seconds = round(time.monotonic() - started, 3)
-    logits = fitted.logits(evidence["calibration"])[1]
+    logits = fitted.logits(arrays["calibration"])[1]
     labels = rows.labels[parts["calibration"]]
     # Both labels weigh the same: a score of one half means even odds at equal prevalence.
     even = balanced_weights(labels, labels, Balance.LABEL)
@@ -58,7 +58,7 @@ def train_head(plan: TrainingPlan) -> dict[str, Any]:
             "rows": len(parts[name]),
             **summary(
                 rows.labels[parts[name]],
-                calibration.scores(fitted.logits(evidence[name])[1]),
+                calibration.scores(fitted.logits(arrays[name])[1]),
                 thresholds.likely_generated,
             ),
         }
@@ -99,25 +99,25 @@ def train_head(plan: TrainingPlan) -> dict[str, Any]:
 
 
 def _fit_here(
-    plan: TrainingPlan, parts: dict[str, Indices], evidence: dict[str, Evidence]
+    plan: TrainingPlan, parts: dict[str, Indices], arrays: dict[str, FeatureArrays]
 ) -> Fitted:
     rows, head = plan.rows, plan.configuration.head
     training = parts["training"]
     weights = balanced_weights(rows.labels[training], rows.origins()[training], head.balance)
-    return fit(evidence["training"], rows.labels[training], weights, head)
+    return fit(arrays["training"], rows.labels[training], weights, head)
 
 
 def _fit_in_ray(
-    plan: TrainingPlan, parts: dict[str, Indices], evidence: dict[str, Evidence]
+    plan: TrainingPlan, parts: dict[str, Indices], arrays: dict[str, FeatureArrays]
 ) -> tuple[Fitted, dict[str, Any]]:
     """The fitted head, and what the manifest says of its training."""
     configuration, rows, head = plan.configuration, plan.rows, plan.configuration.head
     labels = rows.labels[parts["training"]]
     statistics = fit_statistics(
-        evidence["training"], labels, head.groups, head.centred, head.whitened
+        arrays["training"], labels, head.groups, head.centred, head.whitened
     )
     validation = validation_rows(
-        evidence["validation"], rows.labels[parts["validation"]], head, statistics
+        arrays["validation"], rows.labels[parts["validation"]], head, statistics
     )
     training = plan.split.training
     weights = balanced_weights(rows.labels[training], rows.origins()[training], head.balance)

@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from item.errors import UsageError
-from item.heads.columns import COLUMNS, Evidence
+from item.heads.columns import COLUMNS, FeatureArrays
 from item.tables import SCHEMA_VERSION, Status
 from pipelines.storage.access import Storage, check_readable, filesystem
 from pipelines.storage.urls import is_s3, redact
@@ -76,16 +76,16 @@ class LabelledRows:
         pairs = zip(self.generators, self.sources, strict=True)
         return np.array([generator or source or "" for generator, source in pairs], object)
 
-    def evidence(self, rows: Indices) -> Evidence:
+    def arrays(self, rows: Indices) -> FeatureArrays:
         """Features of the given rows, in their order; reads their fragments."""
         order = np.argsort(self.fragment[rows], kind="stable")
         parts = [
-            fragment_evidence(self.fragments[number], places, self.storage)
+            fragment_arrays(self.fragments[number], places, self.storage)
             for number, places, _ in self.by_fragment(rows[order])
         ]
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        return Evidence.concat(parts).take(back)
+        return FeatureArrays.concat(parts).take(back)
 
     def by_fragment(self, rows: Indices) -> Iterator[tuple[int, Indices, Indices]]:
         """Fragment, places in it and the rows themselves, of rows that are in order."""
@@ -141,9 +141,9 @@ def counted_origins(rows: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def fragment_evidence(fragment: Fragment, places: Indices, storage: Storage) -> Evidence:
+def fragment_arrays(fragment: Fragment, places: Indices, storage: Storage) -> FeatureArrays:
     """Features of some rows of a fragment."""
-    return Evidence.of(fragment.read(storage, COLUMNS).take(places))
+    return FeatureArrays.of(fragment.read(storage, COLUMNS).take(places))
 
 
 def read_labelled(
@@ -277,7 +277,7 @@ def _checked(number: int, fragment: Fragment, storage: Storage, column: str | No
     table = fragment.read(storage, dict.fromkeys([*KEYS, *COLUMNS, *own]))
     fit = pc.and_(pc.equal(table["status"], Status.OK), pc.is_valid(table["label"]))
     fit = table.filter(fit)
-    amiss = np.flatnonzero(~Evidence.of(fit).complete())
+    amiss = np.flatnonzero(~FeatureArrays.of(fit).complete())
     if len(amiss):
         raise UsageError(
             f"{len(amiss)} rows of {redact(fragment.url)} have features that are NaN or infinite, "

@@ -32,7 +32,7 @@ from item.heads.fitted import Model
 from item.heads.fitting import Batch, Epoch, Measure, Training, tensors_of
 from item.heads.settings import HeadSettings, Kind
 from pipelines.storage.access import Storage, filesystem
-from pipelines.train.rows import Fragment, Indices, LabelledRows, fragment_evidence
+from pipelines.train.rows import Fragment, Indices, LabelledRows, fragment_arrays
 
 ROWS_IN_BLOCK = 8192
 BATCHES_SHUFFLED = 8
@@ -151,8 +151,8 @@ class _Standardise:
         columns, labels, weights = [], [], []
         for task in tasks.to_pylist():
             fragment, places = fragments[task["fragment"]], np.array(task["places"])
-            evidence = fragment_evidence(fragment, places, self.storage)
-            standardised = features(evidence, self.groups, statistics)
+            arrays = fragment_arrays(fragment, places, self.storage)
+            standardised = features(arrays, self.groups, statistics)
             columns.append(np.clip(standardised, -LARGEST, LARGEST).astype(np.float16))
             labels.append(np.float32(task["labels"]))
             weights.append(np.float32(task["weights"]))

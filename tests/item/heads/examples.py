@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from item.heads.columns import Evidence, Group
+from item.heads.columns import FeatureArrays, Group
 from item.tables import features_schema
 
 DIMENSIONS = 8
@@ -67,10 +67,10 @@ def features_table(
     )
 
 
-def labelled(rows: int = 400, seed: int = 0, **columns: Any) -> tuple[Evidence, NDArray]:
-    """Evidence and labels (n,)."""
+def labelled(rows: int = 400, seed: int = 0, **columns: Any) -> tuple[FeatureArrays, NDArray]:
+    """Features of rows and their labels (n,)."""
     table = features_table(rows, seed, **columns)
-    return Evidence.of(table), table["label"].to_numpy()
+    return FeatureArrays.of(table), table["label"].to_numpy()
 
 
 def _column(values: Any, kind: pa.DataType) -> pa.Array:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from item.heads.columns import (
-    Evidence,
+    FeatureArrays,
     Group,
     Level,
     Statistics,
@@ -22,37 +22,37 @@ from tests.item.heads.examples import DIMENSIONS, features_table, labelled
 EVERY = tuple(Group)
 
 
-def plain(evidence: Evidence, *groups: Group) -> np.ndarray:
-    labels = np.arange(len(evidence)) % 2
-    return raw_features(evidence, groups, fit_statistics(evidence, labels, groups, False))
+def plain(arrays: FeatureArrays, *groups: Group) -> np.ndarray:
+    labels = np.arange(len(arrays)) % 2
+    return raw_features(arrays, groups, fit_statistics(arrays, labels, groups, False))
 
 
 def test_groups_are_what_they_are_called() -> None:
-    evidence, _ = labelled(50)
-    v, u, p = evidence.image, evidence.caption, evidence.parts
-    np.testing.assert_array_equal(plain(evidence, Group.IMAGE), v)
-    np.testing.assert_array_equal(plain(evidence, Group.CAPTION, Group.PARTS), np.hstack([u, p]))
-    np.testing.assert_array_equal(plain(evidence, Group.GLOBAL_MISALIGNMENT), v - u)
-    np.testing.assert_array_equal(plain(evidence, Group.GLOBAL_PRODUCT), v * u)
-    assert plain(evidence, Group.GLOBAL_SIMILARITY).shape == (50, 1)
+    arrays, _ = labelled(50)
+    v, u, p = arrays.image, arrays.caption, arrays.parts
+    np.testing.assert_array_equal(plain(arrays, Group.IMAGE), v)
+    np.testing.assert_array_equal(plain(arrays, Group.CAPTION, Group.PARTS), np.hstack([u, p]))
+    np.testing.assert_array_equal(plain(arrays, Group.GLOBAL_MISALIGNMENT), v - u)
+    np.testing.assert_array_equal(plain(arrays, Group.GLOBAL_PRODUCT), v * u)
+    assert plain(arrays, Group.GLOBAL_SIMILARITY).shape == (50, 1)
 
 
 def test_caption_is_taken_from_image_and_misalignment() -> None:
     table = features_table(20)
-    evidence = Evidence.of(table)
+    arrays = FeatureArrays.of(table)
     difference = np.array(table["global_misalignment"].to_pylist(), np.float32)
-    np.testing.assert_allclose(evidence.image - evidence.caption, difference, atol=1e-6)
+    np.testing.assert_allclose(arrays.image - arrays.caption, difference, atol=1e-6)
 
 
 def test_pictures_without_a_grounded_object_say_so() -> None:
-    evidence, _ = labelled(30)
-    some = plain(evidence, Group.LOCAL_SIMILARITIES)[:, -1]
+    arrays, _ = labelled(30)
+    some = plain(arrays, Group.LOCAL_SIMILARITIES)[:, -1]
     assert some.tolist() == [float(row % 3 > 0) for row in range(30)]
 
 
 def test_shortcut_sees_the_file_alone() -> None:
-    evidence = Evidence.of(features_table(4, format=["jpeg", "png", "webp", None]))
-    columns = plain(evidence, Group.SHORTCUT)
+    arrays = FeatureArrays.of(features_table(4, format=["jpeg", "png", "webp", None]))
+    columns = plain(arrays, Group.SHORTCUT)
     assert columns.shape == (4, 9)
     np.testing.assert_array_equal(
         columns[:, 5:8], np.eye(3, dtype=np.float32)[[0, 1, 2, 0]] * [[1], [1], [1], [0]]
@@ -64,13 +64,13 @@ def test_shortcut_sees_the_file_alone() -> None:
 @pytest.mark.parametrize("whitened", [False, True])
 @pytest.mark.parametrize("centred", [False, True])
 def test_columns_stand_as_widths_say(centred: bool, whitened: bool) -> None:
-    evidence, labels = labelled(60)
-    statistics = fit_statistics(evidence, labels, EVERY, centred, whitened)
-    columns = features(evidence, EVERY, statistics)
+    arrays, labels = labelled(60)
+    statistics = fit_statistics(arrays, labels, EVERY, centred, whitened)
+    columns = features(arrays, EVERY, statistics)
     assert columns.shape == (60, sum(widths(EVERY, DIMENSIONS)))
     assert np.isfinite(columns).all() and columns.dtype == np.float32
     again = Statistics.from_tensors(statistics.tensors())
-    np.testing.assert_array_equal(features(evidence, EVERY, again), columns)
+    np.testing.assert_array_equal(features(arrays, EVERY, again), columns)
 
 
 def test_local_columns_are_those_of_parts_and_objects() -> None:
@@ -83,16 +83,16 @@ def test_local_columns_are_those_of_parts_and_objects() -> None:
 
 
 def test_standardised_columns_have_mean_zero_and_deviation_one() -> None:
-    evidence, labels = labelled(200)
+    arrays, labels = labelled(200)
     groups = (Group.IMAGE, Group.GLOBAL_SIMILARITY)
-    columns = features(evidence, groups, fit_statistics(evidence, labels, groups, False))
+    columns = features(arrays, groups, fit_statistics(arrays, labels, groups, False))
     np.testing.assert_allclose(columns.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(columns.std(axis=0), 1, atol=1e-4)
 
 
 def test_whitening_evens_out_what_photographs_differ_in() -> None:
-    evidence, labels = labelled(2000)
-    stretched = Evidence(**{**vars(evidence), "image": evidence.image * np.linspace(1, 5, 8)})
+    arrays, labels = labelled(2000)
+    stretched = FeatureArrays(**{**vars(arrays), "image": arrays.image * np.linspace(1, 5, 8)})
     groups = (Group.IMAGE,)
     columns = features(stretched, groups, fit_statistics(stretched, labels, groups, False, True))
     variance = np.linalg.eigvalsh(np.cov(columns[labels == 0].T))
@@ -102,49 +102,49 @@ def test_whitening_evens_out_what_photographs_differ_in() -> None:
 
 
 def test_residuals_are_regressed_on_real_rows_alone() -> None:
-    evidence, labels = labelled(100)
+    arrays, labels = labelled(100)
     groups = (Group.GLOBAL_RESIDUAL, Group.LOCAL_RESIDUAL)
-    statistics = fit_statistics(evidence, labels, groups, False)
-    changed = evidence.caption.copy()
+    statistics = fit_statistics(arrays, labels, groups, False)
+    changed = arrays.caption.copy()
     changed[labels == 1] += 1
     other = fit_statistics(
-        Evidence(**{**vars(evidence), "caption": changed}), labels, groups, False
+        FeatureArrays(**{**vars(arrays), "caption": changed}), labels, groups, False
     )
     np.testing.assert_array_equal(other.global_regression, statistics.global_regression)
     np.testing.assert_array_equal(other.local_regression, statistics.local_regression)
-    real = raw_features(evidence, groups, statistics)[labels == 0]
+    real = raw_features(arrays, groups, statistics)[labels == 0]
     np.testing.assert_allclose(real.mean(axis=0), 0, atol=1e-5)
 
 
 def test_centring_uses_the_means_of_the_training_rows() -> None:
-    evidence, labels = labelled(100)
+    arrays, labels = labelled(100)
     groups = (Group.GLOBAL_MISALIGNMENT,)
-    statistics = fit_statistics(evidence, labels, groups, centred=True)
-    expected = centre(evidence.image, evidence.image.mean(0)) - centre(
-        evidence.caption, evidence.caption.mean(0)
+    statistics = fit_statistics(arrays, labels, groups, centred=True)
+    expected = centre(arrays.image, arrays.image.mean(0)) - centre(
+        arrays.caption, arrays.caption.mean(0)
     )
-    np.testing.assert_allclose(raw_features(evidence, groups, statistics), expected, atol=1e-6)
+    np.testing.assert_allclose(raw_features(arrays, groups, statistics), expected, atol=1e-6)
 
 
 def test_rows_with_numbers_that_are_not_finite_are_found() -> None:
     parts = np.array(features_table(4)["parts_embedding"].to_pylist())
     parts[2, 3] = np.nan
-    evidence = Evidence.of(features_table(4, parts_embedding=parts))
-    assert evidence.complete().tolist() == [True, True, False, True]
+    arrays = FeatureArrays.of(features_table(4, parts_embedding=parts))
+    assert arrays.complete().tolist() == [True, True, False, True]
 
 
 def test_take_and_concat_undo_each_other() -> None:
-    evidence, _ = labelled(30)
+    arrays, _ = labelled(30)
     rows = np.arange(30)
-    both = Evidence.concat([evidence.take(rows < 10), evidence.take(rows[10:])])
-    for name, array in vars(evidence).items():
+    both = FeatureArrays.concat([arrays.take(rows < 10), arrays.take(rows[10:])])
+    for name, array in vars(arrays).items():
         np.testing.assert_array_equal(getattr(both, name), array)
 
 
 def test_features_of_a_row_do_not_depend_on_the_rows_beside_it() -> None:
-    evidence, labels = labelled(90)
-    statistics = fit_statistics(evidence, labels, EVERY, True, True)
-    together = features(evidence, EVERY, statistics)
+    arrays, labels = labelled(90)
+    statistics = fit_statistics(arrays, labels, EVERY, True, True)
+    together = features(arrays, EVERY, statistics)
     for row in (0, 41, 89):
-        alone = features(evidence.take(np.array([row])), EVERY, statistics)
+        alone = features(arrays.take(np.array([row])), EVERY, statistics)
         np.testing.assert_allclose(alone[0], together[row], rtol=0, atol=1e-6)

@@ -28,27 +28,27 @@ LOCAL = local_columns(SMALL.groups, DIMENSIONS)
 
 
 def fitted(settings: HeadSettings, signal: float = 1.0, heard: list[Epoch] | None = None) -> Fitted:
-    evidence, labels = labelled(400, seed=1, signal=signal)
+    arrays, labels = labelled(400, seed=1, signal=signal)
     weights = balanced_weights(labels, np.zeros(len(labels)), Balance.LABEL)
     hear = None if heard is None else heard.append
-    return fit(evidence, labels, weights, settings, labelled(200, seed=2, signal=signal), hear)
+    return fit(arrays, labels, weights, settings, labelled(200, seed=2, signal=signal), hear)
 
 
 @pytest.mark.parametrize("kind", Kind)
 def test_every_kind_learns_what_can_be_learned(kind: Kind) -> None:
-    evidence, labels = labelled(400, seed=3)
-    of_image, whole = fitted(SMALL.model_copy(update={"kind": kind})).logits(evidence)
+    arrays, labels = labelled(400, seed=3)
+    of_image, whole = fitted(SMALL.model_copy(update={"kind": kind})).logits(arrays)
     assert auroc(labels, of_image) > 0.7
     assert auroc(labels, whole) > auroc(labels, of_image) + 0.05
 
 
 @pytest.mark.parametrize("kind", Kind)
 def test_heads_of_one_level_work(kind: Kind) -> None:
-    evidence, labels = labelled(400, seed=3)
+    arrays, labels = labelled(400, seed=3)
     settings = SMALL.model_copy(update={"kind": kind})
     only = [(Group.GLOBAL_MISALIGNMENT,), (Group.LOCAL_MISALIGNMENT, Group.LOCAL_SIMILARITIES)]
     of_image, of_objects = (
-        fitted(settings.model_copy(update={"groups": groups})).logits(evidence) for groups in only
+        fitted(settings.model_copy(update={"groups": groups})).logits(arrays) for groups in only
     )
     assert np.array_equal(*of_image)
     assert np.isnan(of_objects[0]).all()
@@ -58,22 +58,22 @@ def test_heads_of_one_level_work(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", Kind)
 def test_same_seed_gives_the_same_logits_whatever_the_threads(kind: Kind) -> None:
     settings = SMALL.model_copy(update={"kind": kind})
-    evidence, _ = labelled(100, seed=3)
-    first = fitted(settings).logits(evidence)
+    arrays, _ = labelled(100, seed=3)
+    first = fitted(settings).logits(arrays)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     torch.manual_seed(77)
     try:
-        assert np.allclose(first, fitted(settings).logits(evidence), rtol=0, atol=1e-6)
+        assert np.allclose(first, fitted(settings).logits(arrays), rtol=0, atol=1e-6)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
 
 
 def test_other_seed_gives_another_head() -> None:
-    evidence, _ = labelled(100, seed=3)
+    arrays, _ = labelled(100, seed=3)
     other = SMALL.model_copy(update={"seed": 1})
-    assert not np.allclose(fitted(SMALL).logits(evidence), fitted(other).logits(evidence))
+    assert not np.allclose(fitted(SMALL).logits(arrays), fitted(other).logits(arrays))
 
 
 def test_fitting_leaves_the_random_numbers_of_others_alone() -> None:

@@ -32,9 +32,9 @@ POINTS = OperatingPoints(real_called_generated=0.1, generated_called_real=0.1)
 def trained(kind: Kind = Kind.LOGISTIC, **changes: Any) -> Head:
     plain = {"groups": DIFFERENCES, "whitened": False, "logistic_c": 0.01}
     how = HeadSettings(**{"kind": kind, "hidden": (8,), "epochs": 2, **plain, **changes})
-    evidence, labels = labelled(400, seed=1)
+    arrays, labels = labelled(400, seed=1)
     weights = balanced_weights(labels, np.zeros(len(labels)), Balance.LABEL)
-    fitted = fit(evidence, labels, weights, how)
+    fitted = fit(arrays, labels, weights, how)
     held_out, truth = labelled(400, seed=2)
     calibration = fit_platt(fitted.logits(held_out)[1], truth)
     scores = calibration.scores(fitted.logits(held_out)[1])
@@ -49,7 +49,7 @@ def trained(kind: Kind = Kind.LOGISTIC, **changes: Any) -> Head:
         metrics={"calibration": {"auroc": 0.9}},
         code_version="0",
     )
-    return Head.of(description, fitted, fit_familiarity(evidence.image, held_out.image))
+    return Head.of(description, fitted, fit_familiarity(arrays.image, held_out.image))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The staged MLP: local evidence starts without a say and never changes the global logit."""
+"""The staged MLP: the local part starts without a say and never changes the global logit."""
 
 from __future__ import annotations
 

@@ -74,9 +74,9 @@ def weights_of(job: EvaluationPlan) -> np.ndarray:
 
 def outcomes_of(job: EvaluationPlan, *names: str) -> list[Outcome]:
     weights = weights_of(job)
-    topics = topic_weights(job.evidence[None], job.rows, job.trials)
+    topics = topic_weights(job.arrays[None], job.rows, job.trials)
     return [
-        measure(job.evidence[None], job.rows, weights, topics, trial, method, LOOSE)
+        measure(job.arrays[None], job.rows, weights, topics, trial, method, LOOSE)
         for method in job.methods
         for trial in job.trials
         if method.name in names
@@ -177,7 +177,7 @@ def test_shuffled_captions_are_shuffled_where_it_is_asked_for(job):
     own = Method(
         "u", Purpose.CONTROL, "u.", HeadSettings(kind=Kind.LOGISTIC, groups=(Group.CAPTION,))
     )
-    args = (job.evidence[None], job.rows, weights, topics, trial)
+    args = (job.arrays[None], job.rows, weights, topics, trial)
     true = measure(*args, own, LOOSE)
     for one in found.values():
         other = Method("u", Purpose.CONTROL, "u.", own.head, shuffle=one.shuffle)
@@ -209,8 +209,8 @@ def test_the_same_evaluation_twice_gives_the_same_figures(job):
 def test_an_ablation_takes_its_own_table(features, tmp_path):
     other = write(tmp_path / "other", table(local_misalignment=np.ones((COUNT, 8))))
     job = plan_evaluation(configuration(features, tmp_path / "e", variants={"ones": other}))
-    assert (job.evidence["ones"].local_misalignment == 1).all()
-    np.testing.assert_array_equal(job.evidence["ones"].image, job.evidence[None].image)
+    assert (job.arrays["ones"].local_misalignment == 1).all()
+    np.testing.assert_array_equal(job.arrays["ones"].image, job.arrays[None].image)
     assert {one.variant for one in job.methods} == {None, "ones"}
 
 
@@ -291,9 +291,7 @@ def test_a_trained_head_is_measured_as_it_is(features, tmp_path):
     job = plan_evaluation(configuration(features, tmp_path / "e", trained=str(tmp_path / "head")))
     (trial,), (method,) = job.trials, job.methods
     assert {test.generator for test in trial.tests} == {"a", "b", "c"}
-    found = measure(
-        job.evidence[None], job.rows, weights_of(job), {}, trial, method, LOOSE, job.head
-    )
+    found = measure(job.arrays[None], job.rows, weights_of(job), {}, trial, method, LOOSE, job.head)
     scores = job.head.score(table()).score
     place = {uri: row for row, uri in enumerate(table()["uri"].to_pylist())}
     test = trial.tests[0]

@@ -42,31 +42,31 @@ def test_baselines_see_what_their_papers_say():
 
 @pytest.mark.parametrize("shuffle", Shuffle)
 def test_shuffling_gives_other_captions_and_keeps_pictures(shuffle):
-    evidence, labels = labelled(200)
-    other = shuffled(evidence, labels, shuffle)
-    np.testing.assert_array_equal(other.image, evidence.image)
-    np.testing.assert_array_equal(other.parts, evidence.parts)
-    assert (other.caption != evidence.caption).any(axis=1).mean() > 0.9
+    arrays, labels = labelled(200)
+    other = shuffled(arrays, labels, shuffle)
+    np.testing.assert_array_equal(other.image, arrays.image)
+    np.testing.assert_array_equal(other.parts, arrays.parts)
+    assert (other.caption != arrays.caption).any(axis=1).mean() > 0.9
     expected = (other.image * other.caption).sum(axis=1)
     np.testing.assert_allclose(other.global_similarity, expected, atol=1e-5)
 
 
 def test_shuffling_within_a_class_keeps_its_captions():
-    evidence, labels = labelled(200)
+    arrays, labels = labelled(200)
 
     def captions(some, label):
         return np.sort(some.caption[labels == label], axis=0)
 
-    within = shuffled(evidence, labels, Shuffle.WITHIN)
-    across = shuffled(evidence, labels, Shuffle.ACROSS)
+    within = shuffled(arrays, labels, Shuffle.WITHIN)
+    across = shuffled(arrays, labels, Shuffle.ACROSS)
     for label in (0, 1):
-        np.testing.assert_array_equal(captions(within, label), captions(evidence, label))
-        assert (captions(across, label) != captions(evidence, label)).any()
+        np.testing.assert_array_equal(captions(within, label), captions(arrays, label))
+        assert (captions(across, label) != captions(arrays, label)).any()
 
 
 def test_objects_go_with_the_caption_that_names_them():
-    evidence, labels = labelled(100)
-    other = shuffled(evidence, labels, Shuffle.ACROSS, seed=1)
-    rows = [int(np.flatnonzero((evidence.caption == one).all(axis=1))[0]) for one in other.caption]
-    np.testing.assert_array_equal(other.local_misalignment, evidence.local_misalignment[rows])
-    np.testing.assert_array_equal(other.local_scalars, evidence.local_scalars[rows])
+    arrays, labels = labelled(100)
+    other = shuffled(arrays, labels, Shuffle.ACROSS, seed=1)
+    rows = [int(np.flatnonzero((arrays.caption == one).all(axis=1))[0]) for one in other.caption]
+    np.testing.assert_array_equal(other.local_misalignment, arrays.local_misalignment[rows])
+    np.testing.assert_array_equal(other.local_scalars, arrays.local_scalars[rows])

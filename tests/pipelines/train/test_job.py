@@ -152,10 +152,10 @@ def test_rows_in_memory_are_bounded(
     bounded = configured(features, tmp_path, head={"kind": "logistic"})
     job = plan_training(bounded.model_copy(update={"rows_in_memory": 110}))
     asked: list[int] = []
-    real = labelled_rows.LabelledRows.evidence
+    real = labelled_rows.LabelledRows.arrays
     monkeypatch.setattr(
         labelled_rows.LabelledRows,
-        "evidence",
+        "arrays",
         lambda self, rows: (asked.append(len(rows)), real(self, rows))[1],
     )
     train_head(job)

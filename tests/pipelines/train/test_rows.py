@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from item.errors import UsageError
-from item.heads.columns import Evidence
+from item.heads.columns import FeatureArrays
 from item.tables import SCHEMA_VERSION
 from pipelines.storage.access import Storage
 from pipelines.train.rows import LabelledRows, counted, read_labelled
@@ -50,9 +50,9 @@ def test_features_come_in_the_order_asked_for(tmp_path: Path) -> None:
     rows = read_labelled(paths, LOCAL)
     assert len(rows.fragments) == 6
     order = np.random.default_rng(0).permutation(20)[:15]
-    whole = Evidence.of(pa.concat_tables(tables))
-    assert np.array_equal(rows.evidence(order).image, whole.image[order])
-    assert np.array_equal(rows.evidence(order).local_scalars, whole.local_scalars[order])
+    whole = FeatureArrays.of(pa.concat_tables(tables))
+    assert np.array_equal(rows.arrays(order).image, whole.image[order])
+    assert np.array_equal(rows.arrays(order).local_scalars, whole.local_scalars[order])
 
 
 def test_table_in_s3_is_read(s3: Any, bucket: str, tmp_path: Path) -> None:
@@ -60,7 +60,9 @@ def test_table_in_s3_is_read(s3: Any, bucket: str, tmp_path: Path) -> None:
     file = next(Path(root).rglob("*.parquet"))
     s3.fill(bucket, {"features/date=x/part-0.parquet": file.read_bytes()})
     rows = read_labelled([f"s3://{bucket}/features"], LOCAL)
-    assert np.array_equal(rows.evidence(np.arange(10)).image, Evidence.of(features_table(10)).image)
+    assert np.array_equal(
+        rows.arrays(np.arange(10)).image, FeatureArrays.of(features_table(10)).image
+    )
 
 
 def test_parts_that_readers_skip_are_left_out(tmp_path: Path) -> None:
@@ -282,7 +284,7 @@ def test_generators_and_sources_can_be_kept_unseen(tmp_path: Path) -> None:
     assert len(fewer) == 20
     kept = [list(rows.uris).index(uri) for uri in fewer.uris]
     np.testing.assert_array_equal(
-        fewer.evidence(np.arange(20)).image, rows.evidence(np.array(kept)).image
+        fewer.arrays(np.arange(20)).image, rows.arrays(np.array(kept)).image
     )
     assert len(rows.without(())) == 40
     with pytest.raises(UsageError, match=r"no rows of 'z' to leave out: choose among model-0"):
