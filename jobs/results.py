@@ -1,6 +1,6 @@
-"""An evaluation folder in, the results page out.
+"""An evaluation folder in, its results as pages and tables out.
 
-python jobs/results.py --evaluation DIR --page docs/results.html --markdown docs/results.md
+python jobs/results.py --evaluation DIR --markdown results.md --tables csv/ --page results.html
 """
 
 from __future__ import annotations
@@ -24,20 +24,26 @@ def results(
         list[str] | None,
         typer.Option(help="Folder with another robustness.parquet; may be repeated."),
     ] = None,
-    page: Annotated[str | None, typer.Option(help="HTML file to write.")] = None,
     markdown: Annotated[
-        str | None, typer.Option(help="Markdown file to write, its plots in a folder beside it.")
+        str | None, typer.Option(help="Short Markdown page; its plots go in a folder beside it.")
     ] = None,
+    page: Annotated[
+        str | None, typer.Option(help="Long HTML page with every plot and table.")
+    ] = None,
+    tables: Annotated[str | None, typer.Option(help="Folder for the full tables as CSV.")] = None,
 ) -> None:
-    """Build the results page from the tables of an evaluation, as one HTML file, as
-    Markdown, or both. The same tables give the same bytes.
+    """Show the tables of an evaluation as a short page, a long page and CSV. The same tables
+    give the same bytes.
 
-    Example: python jobs/results.py --evaluation evaluation/ --page docs/results.html
+    Example: python jobs/results.py --evaluation evaluation/ --markdown results.md
     """
     with refusals():
-        if page is None and markdown is None:
-            raise UsageError("Say where the page goes: --page FILE.html, --markdown FILE.md.")
-        *_, last = written = write(read_evaluation(evaluation, robustness or []), page, markdown)
+        if page is None and markdown is None and tables is None:
+            raise UsageError(
+                "Say what to write: --markdown FILE.md, --page FILE.html or --tables FOLDER."
+            )
+        found = read_evaluation(evaluation, robustness or [])
+        *_, last = written = write(found, page, markdown, tables)
     say = console().print
     say(f"{len(written):,} files written.")
     say(f"Open it:  {last}", markup=False, soft_wrap=True)

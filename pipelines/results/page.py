@@ -1,6 +1,6 @@
-"""The results page: an evaluation folder in, one HTML and one Markdown file out.
+"""The results page: an evaluation folder in, a short Markdown page and a long HTML page out.
 
-Both show the same sections. Whatever comes from a table is text: Jinja escapes it for HTML,
+Whatever comes from a table is text: Jinja escapes it for HTML,
 `markdown_text` for Markdown.
 """
 
@@ -17,8 +17,10 @@ from markupsafe import Markup
 
 from item.errors import UsageError
 from pipelines.pages.svg_plots import Plot
-from pipelines.results.sections import Figures, Section, sections
-from pipelines.results.tables import Evaluation
+from pipelines.results.blocks import Figures, Section
+from pipelines.results.sections import sections
+from pipelines.results.summary import summary
+from pipelines.results.tables import TABLES, Evaluation
 
 
 def as_html(evaluation: Evaluation, parts: Sequence[Section]) -> str:
@@ -48,8 +50,19 @@ def as_markdown(evaluation: Evaluation, parts: Sequence[Section], plots: str) ->
     )
     page = templates.get_template("results.md.j2")
     return page.render(
-        about=evaluation.description, sections=parts, as_it_is=Markup, folder=Markup(quote(plots))
+        about=evaluation.description,
+        sections=parts,
+        as_it_is=Markup,
+        fenced=fenced,
+        folder=Markup(quote(plots)),
     )
+
+
+def fenced(line: str) -> Markup:
+    """One line as a code block of Markdown, which no text in it can end."""
+    longest = max(map(len, re.findall(r"`+", line)), default=0)
+    fence = "`" * max(longest + 1, 3)
+    return Markup(f"{fence}\n{line}\n{fence}")
 
 
 def markdown_text(value: object) -> str:
@@ -70,11 +83,20 @@ def plots_of(parts: Sequence[Section]) -> list[Plot]:
     return [plot for block in blocks if isinstance(block, Figures) for plot in block.plots]
 
 
-def write(evaluation: Evaluation, page: str | None, markdown: str | None) -> list[str]:
-    """Write the page in one or both forms and return the paths, plots first.
+def write(
+    evaluation: Evaluation,
+    page: str | None = None,
+    markdown: str | None = None,
+    tables: str | None = None,
+) -> list[str]:
+    """Write what is asked for and return the paths, the pages last.
 
-    The plots of the Markdown page stand in a folder beside it that has its name: those of
-    ``docs/results.md`` are ``docs/results/*.svg``.
+    Parameters
+    ----------
+    page : HTML file of everything, with every plot and table
+    markdown : short page of what decides something. Its plots stand in a folder beside it that
+        has its name: those of ``docs/results.md`` are ``docs/results/*.svg``.
+    tables : folder of the full tables as CSV
 
     Raises
     ------
@@ -84,14 +106,19 @@ def write(evaluation: Evaluation, page: str | None, markdown: str | None) -> lis
     folder = os.path.splitext(markdown or "")[0]
     if markdown is not None and folder == markdown:
         raise UsageError(f"Give the Markdown page {markdown} an ending, such as .md.")
-    parts = sections(evaluation)
     files: dict[str, str] = {}
+    for name in TABLES if tables is not None else ():
+        table = getattr(evaluation, name)
+        if table is not None:
+            text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+            files[os.path.join(tables or "", f"{name}.csv")] = text
     if markdown is not None:
+        parts = summary(evaluation)
         for plot in plots_of(parts):
             files[os.path.join(folder, f"{plot.name}.svg")] = plot.as_file()
         files[markdown] = as_markdown(evaluation, parts, os.path.basename(folder))
     if page is not None:
-        files[page] = as_html(evaluation, parts)
+        files[page] = as_html(evaluation, sections(evaluation))
     for path, text in files.items():
         _replace(path, text)
     return list(files)

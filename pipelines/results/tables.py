@@ -56,7 +56,7 @@ class Protocol(_Part):
     sentence: Text
 
 
-class Method(_Part):
+class MethodDescription(_Part):
     """Something that gives each image a score."""
 
     name: Text
@@ -76,7 +76,7 @@ class Description(_Part):
     resamples: int
     data: tuple[Data, ...]
     protocols: tuple[Protocol, ...] = Field(min_length=1)
-    methods: tuple[Method, ...] = Field(min_length=1)
+    methods: tuple[MethodDescription, ...] = Field(min_length=1)
     notes: tuple[Text, ...]
     shipped: Text
 
@@ -126,6 +126,20 @@ ROBUSTNESS = Columns(
 )
 
 
+TABLES = {
+    "metrics": "value, low and high of each metric by protocol, method, subset, source of"
+    " photographs and generator; generated and real are the numbers of images",
+    "differences": "metric of a method less that of a baseline on the same images",
+    "roc": "false and true positive rates along the ROC curve",
+    "reliability": "mean score and share of generated images by bin of scores",
+    "operating_points": "asked and realised share of photographs called generated, generated"
+    " images caught (tpr), shares uncertain and abstained",
+    "robustness": "AUROC and share of flipped verdicts after each change of the images",
+}
+"""The tables of an evaluation folder, and what their columns hold; low and high are the ends of
+95% intervals."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """An evaluation folder in memory; `robustness` is None where it was not measured."""
@@ -138,7 +152,7 @@ class Evaluation:
     operating_points: pd.DataFrame
     robustness: pd.DataFrame | None
 
-    def methods(self, *kinds: str) -> list[Method]:
+    def methods(self, *kinds: str) -> list[MethodDescription]:
         """The methods of these kinds, in the order of ``evaluation.json``."""
         return [method for method in self.description.methods if method.kind in kinds]
 

@@ -24,7 +24,7 @@ def test_one_command_writes_both_pages_and_says_where(evaluation: Path, tmp_path
     assert result.stdout.splitlines()[-1] == f"Open it:  {page}"
     assert page.read_text().startswith("<!DOCTYPE html>")
     assert markdown.read_text().startswith("# Results")
-    assert len(list((tmp_path / "docs" / "results").glob("*.svg"))) == 11
+    assert len(list((tmp_path / "docs" / "results").glob("*.svg"))) == 4
 
 
 def test_robustness_of_another_folder_is_taken_in(tmp_path: Path) -> None:
@@ -37,14 +37,14 @@ def test_robustness_of_another_folder_is_taken_in(tmp_path: Path) -> None:
     arguments = ["--evaluation", str(folder), "--robustness", str(other), "--markdown", str(page)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert "](page/robustness-jpeg.svg)" in page.read_text()
+    assert "](page/robustness.svg)" in page.read_text()
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (["--evaluation", "nowhere", "--page", "page.html"], "nowhere does not exist"),
-        (["--evaluation", "EVALUATION"], "Say where the page goes"),
+        (["--evaluation", "EVALUATION"], "Say what to write"),
         (
             ["--evaluation", "EVALUATION", "--robustness", "gone", "--page", "page.html"],
             "gone is missing",

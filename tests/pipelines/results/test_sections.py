@@ -10,7 +10,9 @@ import pytest
 
 from item.errors import UsageError
 from pipelines.results import sections as results_sections
-from pipelines.results.sections import Bullets, Figures, Paragraph, Section, Table, sections
+from pipelines.results.blocks import Bullets, Figures, Paragraph, Section, Table
+from pipelines.results.format import in_words, promise_in_words, with_interval
+from pipelines.results.sections import sections
 from pipelines.results.tables import Evaluation, read_evaluation
 from tests.support.evaluation_folder import METHODS, OURS, PROBE, description, tables, write_folder
 
@@ -109,7 +111,7 @@ def test_each_known_control_says_what_it_would_mean(page: dict[str, Section]) ->
 def test_words_follow_whether_the_interval_holds_zero(
     metric: str, low: float, high: float, words: str
 ) -> None:
-    assert results_sections._verdict({"metric": metric, "low": low, "high": high}) == words
+    assert in_words({"metric": metric, "low": low, "high": high}) == words
 
 
 def test_shipped_method_is_compared_with_each_baseline(page: dict[str, Section]) -> None:
@@ -132,7 +134,7 @@ def test_shipped_method_is_compared_with_each_baseline(page: dict[str, Section])
     ],
 )
 def test_realised_share_in_words(low: float, high: float, words: str) -> None:
-    assert results_sections._kept(0.01, low, high) == words
+    assert promise_in_words(0.01, low, high) == words
 
 
 def test_moved_threshold_is_shown_for_each_source(page: dict[str, Section]) -> None:
@@ -177,7 +179,7 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
 def test_missing_values_are_dashes(evaluation: Evaluation) -> None:
     table = headline(with_auroc(evaluation, **{PROBE: float("nan")}))
     assert [cell.text for cell in table.groups[1][1][0]] == [PROBE, "–", "–"]
-    assert results_sections._interval(0.5, float("nan"), float("nan")) == "0.500"
+    assert with_interval(0.5, float("nan"), float("nan")) == "0.500"
 
 
 def test_metrics_without_a_mean_are_refused(evaluation: Evaluation) -> None:
