@@ -135,7 +135,9 @@ class CropGridGrounder:
 
     def parts(self, pictures: Sequence[Picture]) -> list[Parts]:
         """Each picture's grid of crops; all crops go to the encoder in one call."""
-        grids = [crop_grid(one.shape[1], one.shape[0], self.settings) for one in pictures]
+        grids = [
+            crop_grid(picture.shape[1], picture.shape[0], self.settings) for picture in pictures
+        ]
         crops = self.encoder.embed_crops(
             [
                 picture[y0:y1, x0:x1]
@@ -159,8 +161,8 @@ class CropGridGrounder:
         prompts = [self.settings.prompt.replace("{phrase}", phrase) for phrase in distinct]
         texts = dict(zip(distinct, self.encoder.embed_texts(prompts), strict=True))
         return [
-            [self._best(some.boxes, some.embeddings, texts[phrase]) for phrase in named]
-            for some, named in zip(parts, phrases, strict=True)
+            [self._best(grid.boxes, grid.embeddings, texts[phrase]) for phrase in named]
+            for grid, named in zip(parts, phrases, strict=True)
         ]
 
     def _best(

@@ -114,12 +114,12 @@ class Featurizer:
         """Columns of objects, embeddings and misalignments of captioned pictures."""
         captions = [row["caption"] for row in rows]
         sizes = [(row["width"], row["height"]) for row in rows]
-        found = self.finder(pixels, sizes, captions)
-        objects = found.with_embeddings(self.encoder, self.profile.prompt, pixels, sizes)
+        objects = self.finder(pixels, sizes, captions)
+        objects = objects.with_embeddings(self.encoder, self.profile.prompt, pixels, sizes)
         images = self.encoder.embed_images(pixels)
         return {
             "image_embedding": list(images),
-            "parts_embedding": found.parts_embedding,
+            "parts_embedding": objects.parts_embedding,
             **misaligned(images, self.encoder.embed_texts(captions), objects),
         }
 
@@ -220,10 +220,10 @@ class FoundObjects:
             return self
         objects = [self.objects[row][place] for row, place in missing]
         parts = [
-            crop(pictures[row], box_in_picture(found["box"], pictures[row], sizes[row]))
-            for (row, _), found in zip(missing, objects, strict=True)
+            crop(pictures[row], box_in_picture(values["box"], pictures[row], sizes[row]))
+            for (row, _), values in zip(missing, objects, strict=True)
         ]
-        prompts = [prompt.replace("{phrase}", found["phrase"]) for found in objects]
+        prompts = [prompt.replace("{phrase}", values["phrase"]) for values in objects]
         crops = [list(embeddings) for embeddings in self.crop_embeddings]
         phrases = [list(embeddings) for embeddings in self.phrase_embeddings]
         for (row, place), of_crop, of_phrase in zip(
@@ -285,21 +285,23 @@ class ObjectFinder:
                     pictures, sizes, phrases, groundings, strict=True
                 )
             ],
-            crop_embeddings=[[found.embedding for found in row] for row in groundings],
-            phrase_embeddings=[[found.phrase_embedding for found in row] for row in groundings],
+            crop_embeddings=[[grounding.embedding for grounding in row] for row in groundings],
+            phrase_embeddings=[
+                [grounding.phrase_embedding for grounding in row] for row in groundings
+            ],
             parts_embedding=[grid.embeddings.mean(axis=0) for grid in parts],
         )
 
 
 def misaligned(
-    images: NDArray[np.float32], captions: NDArray[np.float32], found: FoundObjects
+    images: NDArray[np.float32], captions: NDArray[np.float32], of_captions: FoundObjects
 ) -> dict[str, Any]:
     """Similarities and misalignments, by :mod:`item.misalignment`.
 
     Parameters
     ----------
     images, captions : ndarray of shape (n, dimensions), n at least 1, unit rows
-    found : the n pictures' objects, every crop and phrase embedded
+    of_captions : the n pictures' objects, every crop and phrase embedded
 
     Returns
     -------
@@ -307,9 +309,9 @@ def misaligned(
     ``global_misalignment`` and ``local_misalignment`` of a features table by name, each of
     length n.
     """
-    named, grounded = _masks(found.objects)
-    crops = _padded(found.crop_embeddings, named, images.shape[1])
-    phrases = _padded(found.phrase_embeddings, named, images.shape[1])
+    named, grounded = _masks(of_captions.objects)
+    crops = _padded(of_captions.crop_embeddings, named, images.shape[1])
+    phrases = _padded(of_captions.phrase_embeddings, named, images.shape[1])
     local = misalignment.local_similarities(crops, phrases)
     whole = misalignment.image_similarities(images, phrases)
     pooled = misalignment.pooled_similarities(local, grounded)
@@ -318,7 +320,7 @@ def misaligned(
             {**values, "similarity": local[row, place], "image_similarity": whole[row, place]}
             for place, values in enumerate(of_picture)
         ]
-        for row, of_picture in enumerate(found.objects)
+        for row, of_picture in enumerate(of_captions.objects)
     ]
     return {
         "objects": objects,

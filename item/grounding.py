@@ -203,21 +203,25 @@ class DetectorGrounder:
         parts = self.parts(pictures)
         threshold = self.detector.threshold
         missed = [
-            [phrase for phrase, one in zip(named, some, strict=True) if one.score < threshold]
-            for named, some in zip(phrases, best, strict=True)
+            [
+                phrase
+                for phrase, detection in zip(named, detections, strict=True)
+                if detection.score < threshold
+            ]
+            for named, detections in zip(phrases, best, strict=True)
         ]
-        found = []
-        for some, crops in zip(best, self.grid.choose(parts, missed), strict=True):
+        groundings = []
+        for detections, crops in zip(best, self.grid.choose(parts, missed), strict=True):
             left = iter(crops)
-            found.append(
+            groundings.append(
                 [
-                    Grounding(one.box, one.score, grounded=True)
-                    if one.score >= threshold
-                    else replace(next(left), score=one.score, grounded=False)
-                    for one in some
+                    Grounding(detection.box, detection.score, grounded=True)
+                    if detection.score >= threshold
+                    else replace(next(left), score=detection.score, grounded=False)
+                    for detection in detections
                 ]
             )
-        return parts, found
+        return parts, groundings
 
     def parts(self, pictures: Sequence[Picture]) -> list[Parts]:
         """Each picture's grid of crops."""

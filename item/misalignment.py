@@ -179,11 +179,11 @@ def pooled_similarities(similarities: ArrayLike, grounded: Mask) -> PooledSimila
     deviation = np.sqrt(square.sum(axis=1, where=grounded) / divisor)
     least = wide.min(axis=1, where=grounded, initial=np.inf)
     greatest = wide.max(axis=1, where=grounded, initial=-np.inf)
-    some = count > 0
+    any_grounded = count > 0
     return PooledSimilarities(
-        min=_float32(np.where(some, least, 0)),
+        min=_float32(np.where(any_grounded, least, 0)),
         mean=_float32(mean),
-        max=_float32(np.where(some, greatest, 0)),
+        max=_float32(np.where(any_grounded, greatest, 0)),
         std=_float32(deviation),
         count=count,
     )

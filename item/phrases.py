@@ -77,11 +77,11 @@ class PhraseExtractor:
         # New words stay in spaCy's vocabulary and in its lemma cache for good; over a
         # million captions that is a leak.
         with self._pipeline.memory_zone():
-            found = [self._phrases(doc) for doc in self._pipeline.pipe(texts, batch_size=256)]
+            phrases = [self._phrases(doc) for doc in self._pipeline.pipe(texts, batch_size=256)]
         for _, component in self._pipeline.pipeline:
             if isinstance(lemmas := getattr(component, "cache", None), dict):
                 lemmas.clear()
-        return found
+        return phrases
 
     def _clean(self, caption: str) -> str:
         """Lower case, one space between words, no control or unprintable characters."""

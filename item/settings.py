@@ -103,8 +103,8 @@ def _sections(annotation: Any) -> dict[str, type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return {"": annotation}
     arguments = typing.get_args(annotation)
-    tag = next((one.tag for one in arguments if isinstance(one, Tag)), "")
-    found: dict[str, type[BaseModel]] = {}
+    tag = next((argument.tag for argument in arguments if isinstance(argument, Tag)), "")
+    sections: dict[str, type[BaseModel]] = {}
     for argument in arguments:
-        found |= {outer or tag: section for outer, section in _sections(argument).items()}
-    return found
+        sections |= {outer or tag: section for outer, section in _sections(argument).items()}
+    return sections

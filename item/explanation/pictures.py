@@ -66,8 +66,8 @@ def annotate(
     scale = max(1.0, LEAST_SIDE / max(height, width))
     shown = max(1, round(width * scale)), max(1, round(height * scale))
     picture = PIL.Image.fromarray(pixels).resize(shown, PIL.Image.Resampling.LANCZOS)
-    order = sorted(objects, key=lambda one: one != weakest)[:MOST_OBJECTS]
-    legend = [(_colour(one, weakest), _line(one, weakest)) for one in order]
+    order = sorted(objects, key=lambda named: named != weakest)[:MOST_OBJECTS]
+    legend = [(_colour(named, weakest), _line(named, weakest)) for named in order]
     canvas = PIL.Image.new(
         "RGB",
         (max(shown[0], LEAST_WIDTH), shown[1] + (LINE * len(legend) + 2 * PADDING) * bool(legend)),
@@ -75,13 +75,13 @@ def annotate(
     )
     canvas.paste(picture)
     draw = ImageDraw.Draw(canvas)
-    boxes = [(one, _on(shown, one.box, size)) for one in order if one.grounded]
-    drawn = [(one, box) for one, box in boxes if box is not None]
-    for one, box in reversed(drawn):  # the weakest above the others
-        _outline(draw, box, _colour(one, weakest), 4 if one == weakest else 2)
+    boxes = [(named, _on(shown, named.box, size)) for named in order if named.grounded]
+    drawn = [(named, box) for named, box in boxes if box is not None]
+    for named, box in reversed(drawn):  # the weakest above the others
+        _outline(draw, box, _colour(named, weakest), 4 if named == weakest else 2)
     taken: list[Box] = []
-    for one, box in drawn:
-        _label(draw, box, _words(one), _colour(one, weakest), shown, taken)
+    for named, box in drawn:
+        _label(draw, box, _words(named), _colour(named, weakest), shown, taken)
     for number, (colour, text) in enumerate(legend):
         top = shown[1] + PADDING + number * LINE
         draw.rectangle((PADDING, top + 4, PADDING + 12, top + 16), fill=colour)
@@ -117,9 +117,9 @@ def drawable(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _in_font(letter: str) -> str:
-    for one in (letter, unicodedata.normalize("NFKD", letter)[0]):
-        if one == " " or (one.isprintable() and _glyph(one) not in (_missing(), _NO_GLYPH)):
-            return one
+    for shown in (letter, unicodedata.normalize("NFKD", letter)[0]):
+        if shown == " " or (shown.isprintable() and _glyph(shown) not in (_missing(), _NO_GLYPH)):
+            return shown
     return "" if unicodedata.combining(letter) else "?"
 
 
@@ -140,22 +140,22 @@ def _glyph(letter: str) -> Glyph:
     return mask.size, bytes(mask)
 
 
-def _colour(one: NamedObject, weakest: NamedObject | None) -> tuple[int, int, int]:
-    if not one.grounded:
+def _colour(named: NamedObject, weakest: NamedObject | None) -> tuple[int, int, int]:
+    if not named.grounded:
         return GREY
-    return WEAKEST if one == weakest else OTHERS
+    return WEAKEST if named == weakest else OTHERS
 
 
-def _words(one: NamedObject) -> str:
-    similarity = "" if one.similarity is None else f" {one.similarity:.2f}"
-    return drawable(one.phrase) + similarity
+def _words(named: NamedObject) -> str:
+    similarity = "" if named.similarity is None else f" {named.similarity:.2f}"
+    return drawable(named.phrase) + similarity
 
 
-def _line(one: NamedObject, weakest: NamedObject | None) -> str:
+def _line(named: NamedObject, weakest: NamedObject | None) -> str:
     """What the legend says of an object."""
-    if not one.grounded:
-        return f"{_words(one)} (not found)"
-    return f"{_words(one)} (fits its words least)" if one == weakest else _words(one)
+    if not named.grounded:
+        return f"{_words(named)} (not found)"
+    return f"{_words(named)} (fits its words least)" if named == weakest else _words(named)
 
 
 def _on(shown: tuple[int, int], box: Box | None, size: tuple[int, int]) -> Box | None:
@@ -201,5 +201,5 @@ def _label(
         top += LINE
 
 
-def _overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _overlap(box: Box, other: Box) -> bool:
+    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]

@@ -57,16 +57,16 @@ def weakest_objects(objects: pa.Array | pa.ChunkedArray) -> Weakest:
     """
     lists = _whole(objects)
     counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    found = pc.list_flatten(lists)
+    flat = pc.list_flatten(lists)
     chosen = np.full(len(lists), -1)
-    chosen[counts > 0] = _least(found, counts[counts > 0])
-    one = found.take(pa.array(chosen, mask=chosen < 0))
-    similarity = pc.struct_field(one, "similarity").cast(pa.float32())
+    chosen[counts > 0] = _least(flat, counts[counts > 0])
+    weakest = flat.take(pa.array(chosen, mask=chosen < 0))
+    similarity = pc.struct_field(weakest, "similarity").cast(pa.float32())
     return Weakest(
-        pc.struct_field(one, "phrase").cast(pa.string()),
-        pc.struct_field(one, "box").cast(BOX),
+        pc.struct_field(weakest, "phrase").cast(pa.string()),
+        pc.struct_field(weakest, "box").cast(BOX),
         pc.if_else(pc.is_nan(similarity), pa.scalar(None, pa.float32()), similarity),
-        pc.struct_field(one, "grounded").cast(pa.bool_()),
+        pc.struct_field(weakest, "grounded").cast(pa.bool_()),
     )
 
 
@@ -138,7 +138,7 @@ def _about(weakest: Weakest, wanted: pa.Array) -> pa.Array:
     long = pc.greater(pc.utf8_length(weakest.phrase), LONGEST_PHRASE)
     cut = pc.utf8_slice_codeunits(weakest.phrase, 0, LONGEST_PHRASE - 1)
     phrase = pc.if_else(long, pc.binary_join_element_wise(cut, "…", ""), weakest.phrase)
-    found = pc.binary_join_element_wise(
+    about = pc.binary_join_element_wise(
         "; of the objects found, '",
         phrase,
         "' fits its words least (",
@@ -147,7 +147,7 @@ def _about(weakest: Weakest, wanted: pa.Array) -> pa.Array:
         "",
     )
     said = pc.if_else(
-        weakest.grounded, found, "; none of the caption's objects was found in the picture"
+        weakest.grounded, about, "; none of the caption's objects was found in the picture"
     )
     return pc.fill_null(pc.if_else(wanted, said, ""), "")
 
@@ -166,8 +166,8 @@ def _leaning(contribution: NDArray[np.float64]) -> NDArray[np.int64]:
 
 def _places(values: pa.Array, among: Sequence[str]) -> NDArray[np.int64]:
     """Where each value stands in a list, -1 if nowhere."""
-    found = pc.index_in(values, pa.array([str(one) for one in among], pa.string()))
-    return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    places = pc.index_in(values, pa.array([str(value) for value in among], pa.string()))
+    return pc.fill_null(places, -1).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def _hundredths(values: ArrayLike | pa.Array, texts: pa.Array, first: int) -> pa.Array:
@@ -192,16 +192,16 @@ def _reason(verdict: Verdict, whole: int, parts: int) -> str:
             return "to generated" if leaning == 1 else "to real"
         return "for it" if leaning == sure else "against it"
 
-    one, several = ("points", "point") if sure is None else ("speaks", "speak")
+    singular, plural = ("points", "point") if sure is None else ("speaks", "speak")
     weakly = ", but not clearly enough" if sure is None else ""
     if whole and parts and whole != parts:
-        return f": the whole picture {one} {towards(whole)}, its parts {towards(parts)}"
+        return f": the whole picture {singular} {towards(whole)}, its parts {towards(parts)}"
     if whole and parts:
-        return f": the whole picture and its parts both {several} {towards(whole)}{weakly}"
+        return f": the whole picture and its parts both {plural} {towards(whole)}{weakly}"
     if whole:
-        return f": the whole picture {one} {towards(whole)}{weakly}"
+        return f": the whole picture {singular} {towards(whole)}{weakly}"
     if parts:
-        return f": its parts {several} {towards(parts)}{weakly}"
+        return f": its parts {plural} {towards(parts)}{weakly}"
     return ""
 
 
@@ -211,23 +211,25 @@ def _inside(sentence: str) -> str:
 
 
 _NOT_SCORED = list(Verdict).index(Verdict.NOT_SCORED)
-_OPENINGS = pa.array([f"{one.capitalize().replace('_', ' ')}, score " for one in Verdict])
+_OPENINGS = pa.array([f"{verdict.capitalize().replace('_', ' ')}, score " for verdict in Verdict])
 _LEANINGS = [
     _reason(verdict, whole, parts)
     for verdict in Verdict
     for whole in range(3)
     for parts in range(3)
 ]
-_REASONS = pa.array([*_LEANINGS, *(f": {_inside(one.sentence)}" for one in Abstention)])
+_REASONS = pa.array(
+    [*_LEANINGS, *(f": {_inside(abstention.sentence)}" for abstention in Abstention)]
+)
 _REFUSALS = pa.array(
     [
-        *(f"Not scored: {_inside(one.sentence)}." for one in ErrorCode),
+        *(f"Not scored: {_inside(code.sentence)}." for code in ErrorCode),
         "Not scored: the picture could not be processed.",
         "Not scored: its features hold numbers that are missing or not finite.",
     ]
 )
-_SCORES = pa.array(["below 0.01", *(f"{one / 100:.2f}" for one in range(1, 100)), "above 0.99"])
-_SIMILARITIES = pa.array([f"{one / 100:.2f}" for one in range(-100, 101)])
+_SCORES = pa.array(["below 0.01", *(f"0.{hundredth:02}" for hundredth in range(1, 100)), "above 0.99"])
+_SIMILARITIES = pa.array([f"{hundredth / 100:.2f}" for hundredth in range(-100, 101)])
 
 
 # One row at length
@@ -324,11 +326,12 @@ class Explanation:
                 "if half of all pictures were"
             )
         if self.contributions:
-            one = self.contributions
-            whole = "" if one.whole_picture is None else f"whole picture {one.whole_picture:+.2f}, "
+            whole = self.contributions.whole_picture
+            of_whole = "" if whole is None else f"whole picture {whole:+.2f}, "
             lines.append(
-                f"log-odds   {one.log_odds:+.2f} = {whole}its parts {one.parts:+.2f}, "
-                f"calibration {one.intercept:+.2f}"
+                f"log-odds   {self.contributions.log_odds:+.2f} = {of_whole}"
+                f"its parts {self.contributions.parts:+.2f}, "
+                f"calibration {self.contributions.intercept:+.2f}"
             )
         if self.objects:
             lines.append("objects    how well each fits its words (cosine), least first:")
@@ -360,25 +363,25 @@ def explain(row: Mapping[str, Any], head: Head) -> Explanation:
     """
     table = _table(row, head.description.dimensions)
     known = {name: table[name][0].as_py() for name in (*_TEXTS, "objects")}
-    found = head.score(table)
-    score, verdict, abstention = found.score[0], found.verdict[0], found.abstention[0]
+    scores = head.score(table)
+    score, verdict, abstention = scores.score[0], scores.verdict[0], scores.abstention[0]
     calibration = head.description.calibration
     sentence = explanations(
-        verdict=found.verdict,
-        abstention=found.abstention,
-        score=found.score,
-        global_logit=calibration.slope * found.global_logit,
-        logit=calibration.slope * found.logit,
+        verdict=scores.verdict,
+        abstention=scores.abstention,
+        score=scores.score,
+        global_logit=calibration.slope * scores.global_logit,
+        logit=calibration.slope * scores.logit,
         weakest=weakest_objects(table["objects"]),
         error_code=table["error_code"],
     )
     contributions = None
     if not math.isnan(score):
-        contributions = Contributions.of(found.global_logit[0], found.logit[0], calibration)
-    objects = [NamedObject.of(one) for one in known["objects"] or ()]
+        contributions = Contributions.of(scores.global_logit[0], scores.logit[0], calibration)
+    objects = [NamedObject.of(named) for named in known["objects"] or ()]
     # The order of weakest_objects, which this sort keeps among equals.
-    by_similarity = sorted(objects, key=lambda one: _last_if_none(one.similarity))
-    grounded = [one for one in by_similarity if one.grounded]
+    by_similarity = sorted(objects, key=lambda named: _last_if_none(named.similarity))
+    grounded = [named for named in by_similarity if named.grounded]
     return Explanation(
         uri=known["uri"] or "",
         image_id=known["image_id"],
@@ -408,7 +411,7 @@ def _table(row: Mapping[str, Any], dimensions: int) -> pa.Table:
     fields = [field for field in schema if field.name in needed]
     try:
         # As pandas has it, null is NaN in columns of text too.
-        columns = [pa.array([row.get(one.name)], one.type, from_pandas=True) for one in fields]
+        columns = [pa.array([row.get(field.name)], field.type, from_pandas=True) for field in fields]
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         raise UsageError(
             f"The row is not one of a features table with embeddings of {dimensions} dimensions, "
@@ -435,4 +438,4 @@ def _where(named: NamedObject) -> str:
 
 
 def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -49,8 +49,8 @@ class BoostingModel:
 
     def texts(self) -> dict[str, str]:
         """The models by the name of their file."""
-        found = {"model.txt": self.whole}
-        return found if self.of_image is None else found | {"global_model.txt": self.of_image}
+        texts = {"model.txt": self.whole}
+        return texts if self.of_image is None else texts | {"global_model.txt": self.of_image}
 
 
 def fit_boosting(
@@ -116,7 +116,7 @@ def grow(
     done = before.current_iteration() if before else 0
     if validation:
         callbacks += (lightgbm.early_stopping(boosting.patience, verbose=False),)
-    found = lightgbm.train(
+    booster = lightgbm.train(
         parameters,
         data,
         num_boost_round=max(boosting.rounds - done, 1),
@@ -128,7 +128,7 @@ def grow(
         callbacks=list(callbacks),
     )
     # With an empty parameter section: it would name the machines of the training.
-    return _without_parameters(found.model_to_string(num_iteration=found.best_iteration or -1))
+    return _without_parameters(booster.model_to_string(num_iteration=booster.best_iteration or -1))
 
 
 def _without_parameters(text: str) -> str:

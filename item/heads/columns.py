@@ -115,7 +115,9 @@ class FeatureArrays:
 
     def take(self, rows: NDArray) -> FeatureArrays:
         """The given rows, by index or mask."""
-        return FeatureArrays(**{one.name: getattr(self, one.name)[rows] for one in fields(self)})
+        return FeatureArrays(
+            **{field.name: getattr(self, field.name)[rows] for field in fields(self)}
+        )
 
     def complete(self) -> NDArray[np.bool_]:
         """(n,) whether every number that a head may use is finite."""
@@ -131,8 +133,8 @@ class FeatureArrays:
         parts = list(parts)
         return FeatureArrays(
             **{
-                one.name: np.concatenate([getattr(part, one.name) for part in parts])
-                for one in fields(FeatureArrays)
+                field.name: np.concatenate([getattr(part, field.name) for part in parts])
+                for field in fields(FeatureArrays)
             }
         )
 
@@ -160,12 +162,12 @@ class Statistics:
 
     def tensors(self) -> dict[str, Floats]:
         """As named arrays, for safetensors."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Floats]) -> Statistics:
         """The inverse of :meth:`tensors`."""
-        return cls(**{one.name: np.asarray(tensors[one.name]) for one in fields(cls)})
+        return cls(**{field.name: np.asarray(tensors[field.name]) for field in fields(cls)})
 
 
 SHRINKAGE = 1.0
@@ -291,8 +293,8 @@ def _modalities(arrays: FeatureArrays, statistics: Statistics) -> tuple[Floats, 
 
 
 def _local_similarities(arrays: FeatureArrays) -> Floats:
-    some = np.any(arrays.local_misalignment != 0, axis=1, keepdims=True)
-    return np.concatenate([arrays.local_scalars, some], axis=1).astype(np.float32)
+    grounded = np.any(arrays.local_misalignment != 0, axis=1, keepdims=True)
+    return np.concatenate([arrays.local_scalars, grounded], axis=1).astype(np.float32)
 
 
 def _shortcut(table: pa.Table) -> Floats:

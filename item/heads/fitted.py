@@ -45,8 +45,10 @@ class Fitted:
 
     def tensors(self) -> dict[str, NDArray]:
         """Statistics and weights, by names that begin with ``statistics.`` and ``model.``."""
-        found = {"statistics": self.statistics.tensors(), "model": self.model.tensors()}
-        return {f"{kind}.{name}": x for kind, some in found.items() for name, x in some.items()}
+        groups = {"statistics": self.statistics.tensors(), "model": self.model.tensors()}
+        return {
+            f"{kind}.{name}": x for kind, tensors in groups.items() for name, x in tensors.items()
+        }
 
     @classmethod
     def from_tensors(

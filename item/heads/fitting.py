@@ -191,7 +191,7 @@ class Training:
         self.network.parts[self.stage].train()
         total, rows = torch.zeros((), dtype=torch.float64), 0
         for batch in batches:
-            inputs, labels, weights = (one.to(self.device) for one in batch)
+            inputs, labels, weights = (column.to(self.device) for column in batch)
             said = torch.zeros_like(labels)
             if self.stage == Level.LOCAL:
                 with torch.no_grad():
@@ -209,7 +209,7 @@ class Training:
     def measure(self, validation: Batch) -> Measure:
         """How good the hierarchy is now."""
         self.network.eval()
-        inputs, labels, weights = (one.to(self.device) for one in validation)
+        inputs, labels, weights = (column.to(self.device) for column in validation)
         logits = self.network(inputs)[1]
         loss = binary_cross_entropy_with_logits(logits, labels, weight=weights)
         return Measure(float(loss), auroc(labels.cpu().numpy(), logits.cpu().numpy()))
@@ -285,7 +285,7 @@ class Training:
 
 def tensors_of(rows: tuple[NDArray, NDArray, NDArray]) -> Batch:
     """Columns, labels and weights as one batch."""
-    columns, labels, weights = (torch.as_tensor(np.asarray(one, np.float32)) for one in rows)
+    columns, labels, weights = (torch.as_tensor(np.asarray(column, np.float32)) for column in rows)
     return columns, labels, weights
 
 

@@ -172,7 +172,7 @@ class Head:
                 scores, table["caption"].to_pylist(), unfamiliar, strict=True
             )
         ]
-        said = verdicts(scores, self.description.thresholds, [one is not None for one in why])
+        said = verdicts(scores, self.description.thresholds, [reason is not None for reason in why])
         return Scores(logits[0], logits[1], scores, said, why)
 
     def files(self) -> dict[str, bytes]:
@@ -251,13 +251,13 @@ def _described(content: bytes, where: str) -> Description:
         schema = values["schema_version"]
     except (ValueError, TypeError, KeyError):
         raise UsageError(f"The {DESCRIPTION} at {where} is not that of a head.") from None
-    for name, found, known in (
+    for name, given, known in (
         ("format", version, FORMAT_VERSION),
         ("table schema", schema, SCHEMA_VERSION),
     ):
-        if found != known:
+        if given != known:
             raise UsageError(
-                f"The head at {where} is of {name} version {found}, this program knows version "
+                f"The head at {where} is of {name} version {given}, this program knows version "
                 f"{known}: train it anew."
             )
     try:

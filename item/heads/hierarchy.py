@@ -91,8 +91,8 @@ class HierarchyModel:
         whole = np.empty((2, len(columns)))
         for start in range(0, len(columns), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            found = self.network(torch.as_tensor(columns[rows], dtype=torch.float64))
-            whole[:, rows] = torch.stack(found).numpy()
+            logits = self.network(torch.as_tensor(columns[rows], dtype=torch.float64))
+            whole[:, rows] = torch.stack(logits).numpy()
         if Level.GLOBAL not in self.network.parts:
             whole[0] = np.nan
         return whole[0], whole[1]

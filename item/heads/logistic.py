@@ -55,8 +55,8 @@ def fit_logistic(
     """
     from sklearn.linear_model import LogisticRegression  # scoring does without it
 
-    found = np.zeros((2, columns.shape[1] + 1))
-    for row, chosen in zip(found, (~local, np.ones_like(local)), strict=True):
+    coefficients = np.zeros((2, columns.shape[1] + 1))
+    for row, chosen in zip(coefficients, (~local, np.ones_like(local)), strict=True):
         if not chosen.any():
             row[:] = np.nan
             continue
@@ -64,4 +64,4 @@ def fit_logistic(
         model.fit(columns[:, chosen], labels, sample_weight=weights)
         row[:-1][chosen] = model.coef_[0]
         row[-1] = model.intercept_[0]
-    return LogisticModel(found)
+    return LogisticModel(coefficients)

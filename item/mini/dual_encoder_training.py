@@ -54,9 +54,13 @@ def train_dual_encoder(
     backbone = Backbone()
     _start_from(space, backbone)
     crop_logits = None if photographs.grid is None else grid_logits(photographs.grid, backbone)
-    captions = TokenStates(text, [c for some in photographs.captions for c in some])
+    captions = TokenStates(text, [c for of_image in photographs.captions for c in of_image])
     prompts = TokenStates(
-        text, [f"a photo of {p}" for p in sorted({p for some in photographs.phrases for p in some})]
+        text,
+        [
+            f"a photo of {p}"
+            for p in sorted({p for of_image in photographs.phrases for p in of_image})
+        ],
     )
     optimiser = torch.optim.AdamW(
         space.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
@@ -80,9 +84,11 @@ def train_dual_encoder(
             scale = torch.exp(-space.log_temperature).clamp(max=100)
             loss = info_nce(scale * images @ texts.T)
             if recipe.phrase_weight and photographs.grid is not None:
-                some = [row for row in rows if photographs.phrases[row]][: recipe.phrase_batch]
+                with_phrases = [row for row in rows if photographs.phrases[row]][
+                    : recipe.phrase_batch
+                ]
                 similarity = _phrase_similarity(
-                    space, photographs, crop_logits, names, prompts, some, chooser
+                    space, photographs, crop_logits, names, prompts, with_phrases, chooser
                 )
                 loss = loss + recipe.phrase_weight * info_nce(scale * similarity)
             optimiser.zero_grad()
@@ -143,19 +149,19 @@ def retrieval(space: JointSpace, names: Tensor, photographs: Photographs) -> dic
         ]
     )
     owners = torch.tensor([row for row in rows for _ in photographs.captions[row]])
-    every = [caption for some in photographs.captions for caption in some]
+    every = [caption for of_image in photographs.captions for caption in of_image]
     texts = torch.cat([space.texts(*text(part)) for part in slices(every, 256)])
     similarity = images @ texts.T
-    found: dict[str, float] = {}
+    recalls: dict[str, float] = {}
     for k in (1, 5, 10):
         best_texts = owners[similarity.topk(k, dim=1).indices]
         own = (best_texts == torch.arange(len(images)).unsqueeze(1)).any(1)
         best_images = similarity.T.topk(k, dim=1).indices
-        found[f"image_to_text_r{k}"] = float(own.float().mean())
-        found[f"text_to_image_r{k}"] = float(
+        recalls[f"image_to_text_r{k}"] = float(own.float().mean())
+        recalls[f"text_to_image_r{k}"] = float(
             (best_images == owners.unsqueeze(1)).any(1).float().mean()
         )
-    return found
+    return recalls
 
 
 def _start_from(space: JointSpace, backbone: Backbone) -> None:

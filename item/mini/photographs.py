@@ -111,7 +111,7 @@ def load_photographs(
     crops = np.load(folder / "grid.npy", mmap_mode="r")
     grid = np.zeros((len(captions), *crops.shape[1:]), np.float16)
     grid[: len(crops)] = crops
-    seen = [some if row < len(crops) else [] for row, some in enumerate(phrases)]
+    seen = [of_image if row < len(crops) else [] for row, of_image in enumerate(phrases)]
     return Photographs(views, logits, grid, captions, seen)
 
 

@@ -64,8 +64,8 @@ class TextBackbone(nn.Module):
     def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Texts -> token states (n, tokens, 384) and their mask (n, tokens), True for text."""
         tokens = self.tokenizer.encode_batch(list(texts))
-        words = torch.tensor([one.ids for one in tokens])
-        mask = torch.tensor([one.attention_mask for one in tokens], dtype=torch.bool)
+        words = torch.tensor([encoding.ids for encoding in tokens])
+        mask = torch.tensor([encoding.attention_mask for encoding in tokens], dtype=torch.bool)
         states = self.norm(self.words(words) + self.positions[: words.shape[1]])
         for layer in self.layers:
             states = layer(states, src_key_padding_mask=~mask)

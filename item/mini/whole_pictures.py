@@ -40,14 +40,14 @@ class WholePictures:
         named = zip(names, pictures, strict=True)
         new = {name: picture for name, picture in named if name not in self._known}
         fresh = feature_maps(self.backbone, list(new.values()), SIDE, BATCH)
-        found = {name: self._known[name] for name in names if name not in new}
-        found |= dict(zip(new, fresh, strict=True))
-        for name, one in found.items():
-            self._known[name] = one
+        maps = {name: self._known[name] for name in names if name not in new}
+        maps |= dict(zip(new, fresh, strict=True))
+        for name, known in maps.items():
+            self._known[name] = known
             self._known.move_to_end(name)
         while len(self._known) > KEPT:
             self._known.popitem(last=False)
-        return torch.stack([found[name] for name in names]) if names else fresh
+        return torch.stack([maps[name] for name in names]) if names else fresh
 
     def forget(self) -> None:
         """Compute everything anew from here on."""

@@ -54,9 +54,9 @@ class Owl:
         most = max(map(len, phrases))
         # No attention mask: each token sees those before it only, and the last word's is read.
         ids = torch.zeros((len(phrases), most, self.context), dtype=torch.long)
-        for row, some in enumerate(phrases):
-            ids[row, : len(some)] = self.tokenizer(
-                [OWL_PROMPT.replace("{phrase}", _encodable(phrase)) for phrase in some],
+        for row, of_picture in enumerate(phrases):
+            ids[row, : len(of_picture)] = self.tokenizer(
+                [OWL_PROMPT.replace("{phrase}", _encodable(phrase)) for phrase in of_picture],
                 padding="max_length",
                 max_length=self.context,
                 truncation=True,
@@ -93,7 +93,7 @@ class GroundingDino:
         self.dropped = special - {tokenizer.unk_token_id}
 
     def texts(self, phrases: Sequence[Sequence[str]]) -> Texts:
-        rows = [self._text(some) for some in phrases]
+        rows = [self._text(of_picture) for of_picture in phrases]
         longest = max(len(ids) for ids, _ in rows)
         ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
         seen = torch.zeros_like(ids)

@@ -123,25 +123,25 @@ class Detector:
         """
         if len(pictures) != len(phrases):
             raise ValueError(f"{len(pictures)} pictures but phrases for {len(phrases)}")
-        distinct = [list(dict.fromkeys(some)) for some in phrases]
-        found: list[dict[str, Detection]] = [{} for _ in pictures]
+        distinct = [list(dict.fromkeys(of_picture)) for of_picture in phrases]
+        detections: list[dict[str, Detection]] = [{} for _ in pictures]
 
         def batched(row: int) -> tuple[tuple[int, int], int]:
             height, width = pictures[row].shape[:2]
             return self._family.resized(height, width), len(distinct[row])
 
-        rows = sorted((row for row, some in enumerate(distinct) if some), key=batched)
-        for _, some in itertools.groupby(rows, key=lambda row: batched(row)[0]):
-            group = list(some)
+        rows = sorted((row for row, of_picture in enumerate(distinct) if of_picture), key=batched)
+        for _, of_size in itertools.groupby(rows, key=lambda row: batched(row)[0]):
+            group = list(of_size)
             boxes = self._batches([(pictures[row], distinct[row]) for row in group])
             for row, of_row in zip(group, boxes, strict=True):
-                found[row] = dict(zip(distinct[row], of_row, strict=True))
-        return [[found[row][phrase] for phrase in named] for row, named in enumerate(phrases)]
+                detections[row] = dict(zip(distinct[row], of_row, strict=True))
+        return [[detections[row][phrase] for phrase in named] for row, named in enumerate(phrases)]
 
     def _run(self, batch: Sequence[tuple[Picture, Sequence[str]]]) -> list[list[Detection]]:
         """Boxes of pictures that have one size when resized, each with a phrase at least."""
         pictures = [self._family.widened(picture) for picture, _ in batch]
-        texts, columns = self._family.texts([some for _, some in batch])
+        texts, columns = self._family.texts([of_picture for _, of_picture in batch])
         with torch.inference_mode():
             pixels = self._images(
                 # Channels first: were they last, the library would take a picture three pixels
@@ -166,8 +166,8 @@ class Detector:
                 "set its precision to bfloat16 or float32."
             )
         return [
-            self._boxes(row[: len(some)], picture, self._family.canvas(*wide.shape[:2]))
-            for row, (picture, some), wide in zip(rows, batch, pictures, strict=True)
+            self._boxes(row[: len(of_picture)], picture, self._family.canvas(*wide.shape[:2]))
+            for row, (picture, of_picture), wide in zip(rows, batch, pictures, strict=True)
         ]
 
     def _boxes(
@@ -200,8 +200,8 @@ def _best_boxes(logits: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         logits.masked_fill(~of_phrase[:, None], -torch.inf).amax(dim=2).max(dim=1)
         for of_phrase in columns.unbind(1)
     ]
-    scores = torch.stack([one.values for one in best], dim=1).sigmoid()
-    return scores, torch.stack([one.indices for one in best], dim=1)
+    scores = torch.stack([maximum.values for maximum in best], dim=1).sigmoid()
+    return scores, torch.stack([maximum.indices for maximum in best], dim=1)
 
 
 def detector_family(folder: Path) -> str:

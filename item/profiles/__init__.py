@@ -173,14 +173,14 @@ class Profile(BaseModel):
 
     def model_files(self) -> dict[str, ModelFiles]:
         """Where the public models come from, by member; none for models that are packaged."""
-        found = {}
+        sources = {}
         if isinstance(self.captioner, TransformersCaptioning):
-            found["captioner"] = self.captioner.files
+            sources["captioner"] = self.captioner.files
         if isinstance(self.grounder, DetectorGrounding) and not self.embeds_only:
-            found["grounder"] = self.grounder.files
+            sources["grounder"] = self.grounder.files
         if isinstance(self.clip, OpenClip):
-            found["clip"] = clip_files(self.clip)
-        return found
+            sources["clip"] = clip_files(self.clip)
+        return sources
 
     def pinned(self) -> Profile:
         """The same models for every process of a run, though a branch may move meanwhile.
@@ -189,8 +189,8 @@ class Profile(BaseModel):
         """
         self.check_models()
         updates = {
-            member: getattr(self, member).model_copy(update={"files": files.pinned(found)})
-            for member, found in self.model_files().items()
+            member: getattr(self, member).model_copy(update={"files": files.pinned(source)})
+            for member, source in self.model_files().items()
         }
         return self.model_copy(update=updates)
 

@@ -104,9 +104,9 @@ def fit_platt(
         loss = np.mean(weight * (np.logaddexp(0, z) - target * z))
         return float(loss), columns.T @ (weight * (expit(z) - target)) / len(z)
 
-    found = minimize(cross_entropy, np.zeros(2), jac=True, method="BFGS", options={"gtol": 1e-9}).x
-    slope = float(found[0] / scale)
-    return Calibration(slope, float(found[1] - slope * centre))
+    best = minimize(cross_entropy, np.zeros(2), jac=True, method="BFGS", options={"gtol": 1e-9}).x
+    slope = float(best[0] / scale)
+    return Calibration(slope, float(best[1] - slope * centre))
 
 
 # Thresholds
@@ -278,12 +278,14 @@ class Familiarity:
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """As named arrays, for safetensors."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray]) -> Familiarity:
         """The inverse of :meth:`tensors`."""
-        return cls(**{one.name: np.asarray(tensors[one.name], np.float32) for one in fields(cls)})
+        return cls(
+            **{field.name: np.asarray(tensors[field.name], np.float32) for field in fields(cls)}
+        )
 
 
 def fit_familiarity(

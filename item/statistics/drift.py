@@ -151,14 +151,14 @@ def two_sample_test(now: Sample, before: Sample) -> Comparison:
         table = _pooled(_table(now, before))
         if table.shape[1] < 2:
             return Comparison(statistic=0.0, p_value=1.0)
-        found = chi2_contingency(table, correction=False)
+        result = chi2_contingency(table, correction=False)
     else:
-        numbers = [_numbers(one) for one in (now, before)]
-        ranked = [np.where(np.isnan(one), np.inf, one) for one in numbers]
+        numbers = [_numbers(sample) for sample in (now, before)]
+        ranked = [np.where(np.isnan(sample), np.inf, sample) for sample in numbers]
         # Of two rows in all there is no asymptotic p-value.
-        two_rows = sum(len(one) for one in ranked) == 2
-        found = ks_2samp(*ranked, method="exact" if two_rows else "asymp")
-    return Comparison(float(found.statistic), float(found.pvalue))
+        two_rows = sum(len(sample) for sample in ranked) == 2
+        result = ks_2samp(*ranked, method="exact" if two_rows else "asymp")
+    return Comparison(float(result.statistic), float(result.pvalue))
 
 
 def _pooled(table: Floats) -> Floats:
@@ -314,7 +314,7 @@ def holm(p_values: list[float]) -> list[float]:
     steps = np.asarray(p_values, np.float64)[order] * np.arange(len(order), 0, -1)
     adjusted = np.empty(len(order))
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return [float(one) for one in adjusted]
+    return [float(p_value) for p_value in adjusted]
 
 
 # Words

@@ -187,8 +187,8 @@ def cluster_weights(
     weights = np.empty((resamples, len(truth)), np.int32)
     for label in (0, 1):
         rows = np.flatnonzero(truth == label)
-        found, cluster = np.unique(names[rows], return_inverse=True)
-        count = len(found)
+        distinct, cluster = np.unique(names[rows], return_inverse=True)
+        count = len(distinct)
         if count < 2:
             raise ValueError(
                 f"An interval needs two clusters of {('real', 'generated')[label]} rows or more, "

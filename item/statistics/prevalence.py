@@ -199,13 +199,13 @@ def in_words(flagged: int, total: int, known: ErrorCounts | None, level: float =
     """One sentence for a reader who knows no statistics; ``ASSUMPTION`` belongs beside it."""
     prevalence = corrected_prevalence(flagged, total, known, level)
     subject = f"{flagged:,}" if flagged else "None"
-    found = f"{subject} of {total:,} pictures {'was' if flagged < 2 else 'were'} flagged"
+    opening = f"{subject} of {total:,} pictures {'was' if flagged < 2 else 'were'} flagged"
     if prevalence.obstacle is not None:
-        return _OBSTACLES[prevalence.obstacle].format(found=found)
+        return _OBSTACLES[prevalence.obstacle].format(opening=opening)
     estimate = percent(prevalence.value)
     span = f"({percent(prevalence.low)} to {percent(prevalence.high)})"
     if flagged == 0:
-        return f"{found}, and the best estimate is that {estimate} of them are generated {span}."
+        return f"{opening}, and the best estimate is that {estimate} of them are generated {span}."
     generated = share_generated_of_flagged(flagged, total, known, level)
     # Outwards, so that an interval never claims more than it is.
     hundred = f"{math.floor(100 * generated.low)} to {math.ceil(100 * generated.high)}"
@@ -214,11 +214,11 @@ def in_words(flagged: int, total: int, known: ErrorCounts | None, level: float =
             result = f"hardly any flagged picture is generated ({hundred} of 100)"
         case 100:
             result = f"nearly all flagged pictures are generated ({hundred} of 100)"
-        case some:
+        case count:
             result = (
-                f"about {some} of 100 flagged pictures {'is' if some == 1 else 'are'} generated "
+                f"about {count} of 100 flagged pictures {'is' if count == 1 else 'are'} generated "
                 f"({hundred}) and the other "
-                f"{'one is a photograph' if some == 99 else f'{100 - some} are photographs'}"
+                f"{'one is a photograph' if count == 99 else f'{100 - count} are photographs'}"
             )
     return f"If {estimate} of these pictures are generated {span}, {result}."
 
@@ -228,20 +228,20 @@ _OBSTACLES = {
         "No picture was scored, so there is nothing to say of how many are generated."
     ),
     Obstacle.NO_ERROR_COUNTS: (
-        "{found}, and how many are generated is not known, because this detector's errors have "
+        "{opening}, and how many are generated is not known, because this detector's errors have "
         "not been counted."
     ),
     Obstacle.NOT_TOLD_APART: (
-        "{found}, and how many are generated is not known, because where its errors were counted "
+        "{opening}, and how many are generated is not known, because where its errors were counted "
         "this detector was not clearly seen to flag generated pictures more often than photographs."
     ),
     Obstacle.FEWER_THAN_FALSE_ALARMS: (
-        "{found}, which is fewer than the false alarms to expect from this detector if none were "
+        "{opening}, which is fewer than the false alarms to expect from this detector if none were "
         "generated: its known error rates seem not to hold here, and how many are generated is "
         "not known, though nothing points to many."
     ),
     Obstacle.MORE_THAN_ALL_GENERATED: (
-        "{found}, which is more than to expect from this detector if all were generated: its "
+        "{opening}, which is more than to expect from this detector if all were generated: its "
         "known error rates seem not to hold here, and how many are generated is not known, "
         "though everything points to many."
     ),
@@ -311,7 +311,7 @@ def _wilson(flagged: int, total: int, z: Floats) -> tuple[Floats, Floats]:
 def _directions() -> Floats:
     """Unit vectors that fill the octant without negative coordinates, shape (3, DIRECTIONS^2)."""
     angles = np.linspace(0, np.pi / 2, DIRECTIONS)
-    polar, around = (one.ravel() for one in np.meshgrid(angles, angles))
+    polar, around = (angle.ravel() for angle in np.meshgrid(angles, angles))
     return np.stack([np.cos(polar), np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around)])
 
 

@@ -65,7 +65,8 @@ def check_gpus(profile: Profile, cluster: Mapping[str, float]) -> None:
     starved = {
         key: resources.gpus
         for key, resources in profile.resources
-        if resources.gpus > most and any(resources is one for one in used)
+        if resources.gpus > most
+        and any(resources is resources_of_group for resources_of_group in used)
     }
     if starved:
         asked = " and ".join(f"{gpus:g} for {key}" for key, gpus in starved.items())
@@ -127,7 +128,7 @@ class Identify(Stage):
         return {
             "image_id": ids,
             "byte_count": [len(data) for data in columns["bytes"]],
-            "status": [PENDING if one else Status.OK for one in known],
+            "status": [PENDING if is_known else Status.OK for is_known in known],
         }
 
 
@@ -230,8 +231,8 @@ class FindObjects(Stage):
         return _halvings(self.encoder) + _halvings(self.finder.grounder)
 
     def process(self, columns: Columns) -> Columns:
-        found = self.finder(pictures(columns), sizes(columns), columns["caption"])
-        return {name: getattr(found, name) for name in self.outputs}
+        objects = self.finder(pictures(columns), sizes(columns), columns["caption"])
+        return {name: getattr(objects, name) for name in self.outputs}
 
 
 class Embed(Stage):
@@ -265,14 +266,14 @@ class Embed(Stage):
 
     def process(self, columns: Columns) -> Columns:
         images = pictures(columns)
-        found = found_objects(columns).with_embeddings(
+        objects = found_objects(columns).with_embeddings(
             self.encoder, self.profile.prompt, images, sizes(columns)
         )
         return {
             "image_embedding": list(self.encoder.embed_images(images)),
             "caption_embedding": list(self.encoder.embed_texts(columns["caption"])),
-            "crop_embeddings": found.crop_embeddings,
-            "phrase_embeddings": found.phrase_embeddings,
+            "crop_embeddings": objects.crop_embeddings,
+            "phrase_embeddings": objects.phrase_embeddings,
         }
 
 
