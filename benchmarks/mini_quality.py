@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from item.crop_grid import CropGridGrounder
+from item.grounding import CropGridGrounder
 from item.images.decode import Decoding, decode
 from item.mini.captioner import MiniCaptioner
 from item.mini.captioner_training import caption_metrics

@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 import typer
 from numpy.typing import NDArray
 
-from item.crop_grid import CropGridGrounder, Grounding, Parts
 from item.embedding import load_dual_encoder
 from item.featurizing import FoundObjects, misaligned
+from item.grounding import CropGridGrounder, Grounding, Parts
 from item.images.decode import decode
 from item.phrases import PhraseExtractor
 from item.profiles import Profile, load_profile

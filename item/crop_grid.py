@@ -1,33 +1,14 @@
-"""A grounder for any dual encoder: the best of a grid of crops for each phrase."""
+"""A multi-scale grid of crops over a picture."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-
-from item.boxes import Picture
-from item.embedding import DualEncoder
-
-
-@dataclass(frozen=True, eq=False)
-class Grounding:
-    """Where a phrase is in its picture."""
-
-    box: NDArray[np.float32]
-    """(x0, y0, x1, y1) in pixels of the given picture, x1 and y1 exclusive."""
-    score: float
-    grounded: bool
-    """Whether the score suffices to say that the object is in the picture."""
-    embedding: NDArray[np.float32] | None = None
-    """Unit embedding of the box's crop, if the grounder has a dual encoder."""
-    phrase_embedding: NDArray[np.float32] | None = None
-    """Unit embedding of the prompted phrase, if the grounder has a dual encoder."""
 
 
 class CropGrid(BaseModel):
@@ -78,104 +59,3 @@ def _spans(length: int, scale: float, grid: CropGrid) -> Iterator[tuple[int, int
     for place in range(gaps + 1):
         start = place * (length - side) // max(gaps, 1)
         yield start, start + side
-
-
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """A picture's grid of crops."""
-
-    boxes: NDArray[np.float32]
-    """(n_boxes, 4) x0, y0, x1, y1."""
-    embeddings: NDArray[np.float32]
-    """(n_boxes, d), unit rows."""
-
-
-class CropGridGrounder:
-    """Score a multi-scale grid of crops against each phrase and keep the best.
-
-    The grounder for any dual encoder. The score is the cosine similarity of the prompted
-    phrase and its best crop, ``max_b w . o_b``; of equal crops the first box wins. A phrase
-    is grounded if its score reaches ``CropGrid.threshold``, which is calibrated for each
-    encoder. Boxes are as coarse as the grid.
-
-    Parameters
-    ----------
-    encoder : DualEncoder
-    settings : CropGrid
-    """
-
-    def __init__(self, encoder: DualEncoder, settings: CropGrid) -> None:
-        self.encoder = encoder
-        self.settings = settings
-
-    def __call__(
-        self, pictures: Sequence[Picture], phrases: Sequence[Sequence[str]]
-    ) -> list[list[Grounding]]:
-        """Ground each picture's phrases.
-
-        Parameters
-        ----------
-        pictures : sequence of uint8 arrays of shape (height, width, 3)
-        phrases : sequence of as many sequences of phrases
-
-        Returns
-        -------
-        list of one list for each picture, with a Grounding for each of its phrases in order.
-        """
-        return self.ground(pictures, phrases)[1]
-
-    def ground(
-        self, pictures: Sequence[Picture], phrases: Sequence[Sequence[str]]
-    ) -> tuple[list[Parts], list[list[Grounding]]]:
-        """Each picture's grid of crops, and its phrases' groundings."""
-        if len(pictures) != len(phrases):
-            raise ValueError(f"{len(pictures)} pictures but phrases for {len(phrases)}")
-        parts = self.parts(pictures)
-        return parts, self.choose(parts, phrases)
-
-    def parts(self, pictures: Sequence[Picture]) -> list[Parts]:
-        """Each picture's grid of crops; all crops go to the encoder in one call."""
-        grids = [
-            crop_grid(picture.shape[1], picture.shape[0], self.settings) for picture in pictures
-        ]
-        crops = self.encoder.embed_crops(
-            [
-                picture[y0:y1, x0:x1]
-                for picture, boxes in zip(pictures, grids, strict=True)
-                for x0, y0, x1, y1 in boxes.astype(int)
-            ]
-        )
-        ends = np.cumsum([len(boxes) for boxes in grids])
-        return [
-            Parts(boxes, crops[end - len(boxes) : end])
-            for boxes, end in zip(grids, ends, strict=True)
-        ]
-
-    def choose(
-        self, parts: Sequence[Parts], phrases: Sequence[Sequence[str]]
-    ) -> list[list[Grounding]]:
-        """The best part for each phrase; every distinct phrase is embedded once."""
-        distinct = list(dict.fromkeys(phrase for named in phrases for phrase in named))
-        if not distinct:
-            return [[] for _ in parts]
-        prompts = [self.settings.prompt.replace("{phrase}", phrase) for phrase in distinct]
-        texts = dict(zip(distinct, self.encoder.embed_texts(prompts), strict=True))
-        return [
-            [self._best(grid.boxes, grid.embeddings, texts[phrase]) for phrase in named]
-            for grid, named in zip(parts, phrases, strict=True)
-        ]
-
-    def _best(
-        self, boxes: NDArray[np.float32], crops: NDArray[np.float32], text: NDArray[np.float32]
-    ) -> Grounding:
-        # Not `crops @ text`: BLAS may give equal rows scores that differ in the last bit.
-        scores = np.einsum("bd,d->b", crops, text)
-        best = int(scores.argmax())
-        score = float(scores[best])
-        return Grounding(
-            box=boxes[best],
-            score=score,
-            grounded=score >= self.settings.threshold,
-            embedding=crops[best].copy(),  # not a view that keeps every crop's in memory
-            phrase_embedding=text,
-        )

@@ -1,11 +1,23 @@
-"""What is raised when a person, not the program, has to change something."""
+"""What is raised when a person, not the program, has to do something."""
 
 from __future__ import annotations
 
+from typing import ClassVar
 
-class UsageError(Exception):
+
+class JobError(Exception):
+    """What ends a job with one sentence, without a traceback.
+
+    The message is that sentence. ``exit_code`` is the code that the job then exits with.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(JobError):
     """A mistake of the user's: wrong configuration, missing input, missing model.
 
-    The message is one sentence that says what to do. Jobs print it without a
-    traceback and exit with code 2.
+    The message says what to do.
     """
+
+    exit_code = 2

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
+from item.text import printable
 from jobs.command_line import ConfigFile, Set, application, console, refusals
 from pipelines.audit.configuration import AuditConfiguration
 from pipelines.audit.job import plan_audit, write_report
 from pipelines.audit.page import alarms
 from pipelines.audit.words import summary
-from pipelines.featurize.configuration import parse_settings, resolved
-from pipelines.results.tables import printable
+from pipelines.configuration import parse_settings, resolved
 
 EXIT_DRIFT = 5
 """The report is written, and it has alarms; only with ``--fail-on-drift``."""

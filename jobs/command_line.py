@@ -12,9 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from item.errors import UsageError
-from pipelines.featurize.error_rate import ErrorRateError
-from pipelines.tables.lease import LeaseHeldError, LeaseLostError
+from item.errors import JobError
 
 Input = Annotated[
     str | None,
@@ -34,17 +32,10 @@ Set = Annotated[
 HeadFolder = Annotated[
     str | None, typer.Option("--head", help="Folder or s3:// prefix of a head [the mini head].")
 ]
-Force = Annotated[
-    bool | None, typer.Option("--force", help="Compute anew and replace what is published.")
+Overwrite = Annotated[
+    bool | None, typer.Option("--overwrite", help="Compute anew and replace what is there.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
-
-EXIT_REFUSED = 2
-"""The user has something to change; nothing was done."""
-EXIT_TOO_MANY_ERRORS = 3
-"""The input is worse than the configuration allows; nothing was published."""
-EXIT_HELD = 4
-"""Another run holds what this one was to publish; try again later."""
 
 
 def application() -> typer.Typer:
@@ -59,23 +50,13 @@ def console() -> Console:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Print a user's mistake as one sentence, without a traceback, and exit with 2.
-
-    The same for an input with too many errors, with 3, and for work that another run holds,
-    with 4.
-    """
+    """Print what ends a job as one sentence, without a traceback, and exit with its code."""
     _quieten()
     try:
         yield
-    except UsageError as error:
+    except JobError as error:
         print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(EXIT_REFUSED) from None
-    except ErrorRateError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(EXIT_TOO_MANY_ERRORS) from None
-    except (LeaseHeldError, LeaseLostError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(EXIT_HELD) from None
+        raise typer.Exit(error.exit_code) from None
 
 
 def _quieten() -> None:

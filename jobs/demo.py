@@ -25,6 +25,7 @@ from rich.text import Text
 
 from item.errors import UsageError
 from item.tables import ErrorCode, Status
+from item.text import printable
 from jobs.command_line import application, console, refusals
 
 PHOTOGRAPHS = {
@@ -258,9 +259,7 @@ def _number(value: float | None) -> Text:
 
 
 def _plain(text: str) -> Text:
-    return Text(
-        "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-    )
+    return Text(printable(text))
 
 
 def _shipped(package: str, path: str) -> bytes:

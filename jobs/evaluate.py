@@ -14,10 +14,10 @@ from rich.pretty import pprint
 from rich.table import Table
 
 from jobs.command_line import ConfigFile, DryRun, Set, application, console, refusals
+from pipelines.configuration import parse_settings
 from pipelines.evaluate.configuration import resolve
 from pipelines.evaluate.job import run_evaluation
 from pipelines.evaluate.plan import plan_evaluation
-from pipelines.featurize.configuration import parse_settings
 from pipelines.train.progress import Trainings
 
 app = application()

@@ -19,7 +19,8 @@ from item.images.decode import Decoding, decode
 from item.mini import HEAD
 from item.statistics.calibration import Verdict
 from jobs.command_line import ConfigFile, ProfileName, Set, application, console, refusals
-from pipelines.featurize.configuration import parse_settings, resolve
+from pipelines.configuration import parse_settings
+from pipelines.featurize.configuration import resolve
 from pipelines.featurize.one_image import featurize_one, read_one
 from pipelines.input.files import readable
 from pipelines.score.heads import load_head

@@ -23,7 +23,8 @@ from jobs.command_line import (
     console,
     refusals,
 )
-from pipelines.featurize.configuration import parse_settings, resolve
+from pipelines.configuration import parse_settings
+from pipelines.featurize.configuration import resolve
 from pipelines.featurize.plan import plan_featurizing
 from pipelines.featurize.run import run_featurizing
 

@@ -23,7 +23,7 @@ from rich.progress import (
 from item.models.mirror import mirror
 from item.profiles import load_profile
 from jobs.command_line import Set, application, console, refusals
-from pipelines.featurize.configuration import parse_settings
+from pipelines.configuration import parse_settings
 from pipelines.storage.access import Storage, check_writable
 
 app = application()

@@ -20,23 +20,22 @@ from rich.pretty import pprint
 
 from item.errors import UsageError
 from jobs.command_line import (
-    EXIT_HELD,
-    EXIT_REFUSED,
-    EXIT_TOO_MANY_ERRORS,
     ConfigFile,
     DryRun,
-    Force,
     HeadFolder,
     Output,
+    Overwrite,
     ProfileName,
     Set,
     application,
     console,
     refusals,
 )
-from pipelines.featurize.configuration import parse_settings, resolved_with_profile
+from pipelines.configuration import parse_settings, resolved_with_profile
+from pipelines.featurize.error_rate import ErrorRateError
 from pipelines.nightly.configuration import NightlyConfiguration
 from pipelines.nightly.job import NightOutcome, plan_nights, run_nights
+from pipelines.tables.lease import LeaseHeldError
 
 app = application()
 
@@ -55,7 +54,7 @@ def nightly(
     profile: ProfileName = None,
     config: ConfigFile = None,
     set: Set = None,
-    force: Force = None,
+    overwrite: Overwrite = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try rows that failed in passing again.")
     ] = False,
@@ -67,8 +66,8 @@ def nightly(
     """
     started = time.monotonic()
     with refusals():
-        if force and retry_failed:
-            raise UsageError("Give --force or --retry-failed, not both.")
+        if overwrite and retry_failed:
+            raise UsageError("Give --overwrite or --retry-failed, not both.")
         options = {
             "input": input or None,
             "head": head,
@@ -77,7 +76,7 @@ def nightly(
             "from": first,
             "to": last,
             "profile": profile,
-            "again": "all" if force else "failed" if retry_failed else None,
+            "overwrite": "all" if overwrite else "failed" if retry_failed else None,
         }
         configuration = resolved_with_profile(
             NightlyConfiguration, config, options, parse_settings(set or [])
@@ -104,9 +103,9 @@ def nightly(
 
 
 _CODES = {
-    "too_many_errors": EXIT_TOO_MANY_ERRORS,
-    "held": EXIT_HELD,
-    "refused": EXIT_REFUSED,
+    "too_many_errors": ErrorRateError.exit_code,
+    "held": LeaseHeldError.exit_code,
+    "refused": UsageError.exit_code,
     "done": 0,
 }
 """The gravest outcome of any night comes first."""

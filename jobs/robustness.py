@@ -27,9 +27,9 @@ from jobs.command_line import (
     console,
     refusals,
 )
+from pipelines.configuration import parse_settings
 from pipelines.evaluate.robustness.configuration import resolve
 from pipelines.evaluate.robustness.job import REPORT, plan_robustness, run_robustness
-from pipelines.featurize.configuration import parse_settings
 from pipelines.storage.urls import join, redact
 
 app = application()

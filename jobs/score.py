@@ -14,16 +14,16 @@ from rich.pretty import pprint
 from jobs.command_line import (
     ConfigFile,
     DryRun,
-    Force,
     HeadFolder,
     Output,
+    Overwrite,
     ProfileName,
     Set,
     application,
     console,
     refusals,
 )
-from pipelines.featurize.configuration import parse_settings
+from pipelines.configuration import parse_settings
 from pipelines.score.configuration import resolve
 from pipelines.score.images import plan_image_scoring, run_image_scoring
 
@@ -43,7 +43,7 @@ def score(
     profile: ProfileName = None,
     config: ConfigFile = None,
     set: Set = None,
-    force: Force = None,
+    overwrite: Overwrite = None,
     dry_run: DryRun = False,
 ) -> None:
     """Score every row: a probability of being generated, a verdict, and a sentence.
@@ -57,7 +57,7 @@ def score(
             "output": output,
             "features": features,
             "profile": profile,
-            "replace": force,
+            "overwrite": "all" if overwrite else None,
         }
         configuration = resolve(config, options, parse_settings(set or []))
         job = plan_image_scoring(configuration)

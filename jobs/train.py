@@ -15,7 +15,7 @@ from rich.table import Table
 
 from item.heads.settings import Kind
 from jobs.command_line import ConfigFile, DryRun, Set, application, console, refusals
-from pipelines.featurize.configuration import parse_settings
+from pipelines.configuration import parse_settings
 from pipelines.train.configuration import resolve
 from pipelines.train.job import train_head
 from pipelines.train.plan import plan_training

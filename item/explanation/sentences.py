@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from item.boxes import Box
 from item.errors import UsageError
 from item.heads.columns import COLUMNS
+from item.text import printable
 from item.heads.head import Head
 from item.statistics.calibration import Abstention, Calibration, Verdict
 from item.tables import BOX, ErrorCode, features_schema
@@ -342,7 +343,7 @@ class Explanation:
         if self.digital_source_type is not None:
             lines.append(f"file says  {self.digital_source_type} (no part of the score)")
         lines.append(f"head       {self.head_id}")
-        return "\n".join(map(_printable, lines))
+        return "\n".join(map(printable, lines))
 
 
 def explain(row: Mapping[str, Any], head: Head) -> Explanation:
@@ -436,6 +437,3 @@ def _where(named: NamedObject) -> str:
     x0, y0, x1, y1 = named.box
     return f"x {x0:.0f} to {x1:.0f}, y {y0:.0f} to {y1:.0f}"
 
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

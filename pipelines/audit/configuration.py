@@ -7,12 +7,12 @@ import datetime
 from pydantic import Field, model_validator
 
 from pipelines.audit.numbers import AuditOptions
-from pipelines.storage.access import Storage
+from pipelines.configuration import JobConfiguration
 
 ENDING = ".html"
 
 
-class AuditConfiguration(AuditOptions):
+class AuditConfiguration(AuditOptions, JobConfiguration):
     """Everything that ``jobs/audit.py`` does, and nothing else."""
 
     input: str = Field(min_length=1)
@@ -27,7 +27,6 @@ class AuditConfiguration(AuditOptions):
     """The nights up to this one."""
     head: str | None = None
     """Folder of the head that scored the nights, for its error rates and thresholds."""
-    storage: Storage = Storage()
 
     @model_validator(mode="after")
     def _names_nights_in_one_way(self) -> AuditConfiguration:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from item.statistics.prevalence import percent
-from pipelines.results.tables import printable
+from item.text import printable_line
 
 LONGEST_TEXT = 600
 """Characters of a stranger's text on a card."""
@@ -21,7 +21,7 @@ def finite(value: float | None) -> float | None:
 
 def one_line(text: str | None) -> str:
     """A stranger's text on one line, not too long."""
-    line = printable(text or "")
+    line = printable_line(text or "")
     return line if len(line) <= LONGEST_TEXT else line[: LONGEST_TEXT - 1] + "…"
 
 

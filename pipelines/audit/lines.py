@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from item.statistics.prevalence import percent
+from item.text import printable_line
 from pipelines.audit import words as audit_words
 from pipelines.audit.format import number_as, one_line, p_value_as, with_interval
 from pipelines.audit.numbers import QUANTITIES, Audit
 from pipelines.audit.words import source_name
-from pipelines.results.tables import printable
 
 MOST_LINES = 50
 """Lines of a table on the page; the file beside it has all."""
@@ -191,5 +191,5 @@ def _run_fact(night: Mapping[str, Any], name: str, form: str) -> str:
     if value is None or pd.isna(value):
         return "not known"
     if name == "cost":
-        return f"{value:,.2f} {printable(night['currency'])}"
-    return format(value, form) if form else printable(str(value))
+        return f"{value:,.2f} {printable_line(night['currency'])}"
+    return format(value, form) if form else printable_line(str(value))

@@ -15,8 +15,8 @@ import pandas as pd
 from item.heads.head import ErrorRates
 from item.statistics.calibration import Verdict
 from item.statistics.prevalence import ASSUMPTION, percent
+from item.text import printable_line
 from pipelines.audit.numbers import FLAGGED, SCORED, Audit, Known
-from pipelines.results.tables import printable
 
 VERDICTS = {
     Verdict.LIKELY_GENERATED: "likely generated",
@@ -78,7 +78,7 @@ GLOSSARY = (
 
 def source_name(source: Any) -> str:
     """A source as people read it; None and NaN are no source."""
-    return printable("" if pd.isna(source) else source) or NO_SOURCE
+    return printable_line("" if pd.isna(source) else source) or NO_SOURCE
 
 
 def day(night: str) -> str:
@@ -159,7 +159,7 @@ def errors(rates: ErrorRates) -> str:
     """What was counted where the truth was known."""
     return (
         f"Whether it errs here as it did where that was counted. There "
-        f"({printable(rates.measured_on)}) it flagged {rates.real_flagged:,} of "
+        f"({printable_line(rates.measured_on)}) it flagged {rates.real_flagged:,} of "
         f"{rates.real_rows:,} real pictures, which was wrong, and {rates.generated_flagged:,} of "
         f"{rates.generated_rows:,} generated ones, which was right."
     )

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from item.heads.settings import HeadSettings
 from item.statistics.calibration import OperatingPoints
+from pipelines.configuration import RayJobConfiguration, resolved
 from pipelines.evaluate.protocols import LEAVE_ONE_OUT, ONE_TO_ALL, PAIRS
-from pipelines.featurize.configuration import resolved
-from pipelines.storage.access import Storage
 
 
-class EvaluateConfiguration(BaseModel):
+class EvaluateConfiguration(RayJobConfiguration):
     """Everything that ``jobs/evaluate.py`` does, and nothing else."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     features: tuple[str, ...] = Field(min_length=1)
     """Features tables with labels, generators and sources."""
@@ -40,7 +37,7 @@ class EvaluateConfiguration(BaseModel):
     """Of the protocol one_to_all; the most frequent if unset."""
     training_source: str | None = None
     """Source of the real rows to train on; the most frequent if unset."""
-    variants: dict[str, str] = {}
+    variants: dict[str, str] = Field(default_factory=dict)
     """Further features tables of the same images by name, for ablations."""
     head: HeadSettings = HeadSettings()
     operating_points: OperatingPoints = OperatingPoints()
@@ -48,7 +45,6 @@ class EvaluateConfiguration(BaseModel):
     resamples: int = Field(default=1000, ge=20)
     object_store_gb: float = Field(default=1.0, gt=0)
     """Memory for rows that tasks share, in GB."""
-    storage: Storage = Storage()
 
     @model_validator(mode="after")
     def _fits_together(self) -> EvaluateConfiguration:

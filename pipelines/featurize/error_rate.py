@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from item.errors import JobError
 from item.tables import ErrorCode, Status
 from pipelines.featurize.manifest import Staged, manifest_of
 from pipelines.tables.features import summed
 
 
-class ErrorRateError(Exception):
+class ErrorRateError(JobError):
     """More rows than the configuration allows are without features; nothing is published."""
+
+    exit_code = 3
 
 
 def check_error_rates(work: Sequence[Staged]) -> None:
@@ -21,7 +24,7 @@ def check_error_rates(work: Sequence[Staged]) -> None:
     Rows that are tried again were published before and may only get better.
     """
     configuration = work[0].job.configuration
-    if configuration.again == "failed":
+    if configuration.overwrite == "failed":
         return
     nights = sorted({night for one in work for night in one.dates})
     for night in nights:

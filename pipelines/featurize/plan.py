@@ -35,13 +35,13 @@ class FeaturizingPlan:
     """Names the staging folder; the same for every try at the same work."""
 
     @property
-    def again(self) -> str:
+    def overwrite(self) -> str:
         """Published rows that are computed anew."""
-        return self.configuration.again
+        return self.configuration.overwrite
 
     def finished(self) -> RowKeys:
         """Keys of rows that need no reading any more."""
-        return self.table.finished(self.work, self.plan.dates, self.again)
+        return self.table.finished(self.work, self.plan.dates, self.overwrite)
 
     def remarks(self) -> list[str]:
         """What its owner should know of the input before the work begins."""
@@ -95,8 +95,8 @@ def plan_featurizing(configuration: FeaturizeConfiguration) -> FeaturizingPlan:
         configuration.reading.model_dump_json(),
     ]
     origin = _digest(what)
-    again = configuration.again
-    work = origin if again == "nothing" else _digest([origin, again])
+    overwrite = configuration.overwrite
+    work = origin if overwrite == "nothing" else _digest([origin, overwrite])
     plan = inputs.plan(configuration.input, configuration.reading, storage, _today(table, origin))
     return FeaturizingPlan(configuration, plan, table, feature_set_id, origin, work)
 

@@ -98,10 +98,10 @@ def publish(work: Sequence[Staged]) -> list[dict[str, Any]]:
     Of a run that was killed between its last publication and its manifest, the next one
     writes the manifest.
     """
-    table, again = work[0].job.table, work[0].job.again
+    table, overwrite = work[0].job.table, work[0].job.overwrite
     run_id = work[0].run_id
     landed = [_landed(one.job) for one in work]
-    written = table.publish([one.job.work for one in work], run_id, keep=again != "all")
+    written = table.publish([one.job.work for one in work], run_id, keep=overwrite != "all")
     files = [asdict(table.part(path)) for path in written]
     manifests = []
     for one, before in zip(work, landed, strict=True):
@@ -121,7 +121,7 @@ def publish(work: Sequence[Staged]) -> list[dict[str, Any]]:
 
 def is_done(job: FeaturizingPlan) -> bool:
     """Whether every row is published and every publication has its manifest."""
-    if job.again == "all" or job.table.staged(job.work) or _landed(job):
+    if job.overwrite == "all" or job.table.staged(job.work) or _landed(job):
         return False
     return reading.count_left(job.plan, job.finished(), job.configuration.storage) == 0
 
@@ -251,7 +251,7 @@ def _copy(work: Sequence[_ToDo]) -> None:
     index = _seen_before([one.job for one in work])
     for one in waiting:
         job = one.job
-        done = job.table.done(job.work, job.plan.dates, job.again)
+        done = job.table.done(job.work, job.plan.dates, job.overwrite)
         rows = job.configuration.rows_per_part
         for _ in copied(job.table, job.work, index, one.writer(), done, rows):
             pass
@@ -259,7 +259,7 @@ def _copy(work: Sequence[_ToDo]) -> None:
 
 
 def _seen_before(jobs: Sequence[FeaturizingPlan]) -> ImageIndex:
-    anew = [night for job in jobs if job.again == "all" for night in job.plan.dates]
+    anew = [night for job in jobs if job.overwrite == "all" for night in job.plan.dates]
     nights = jobs[0].configuration.reuse_nights
     return seen_before(jobs[0].table, [job.work for job in jobs], nights, anew)
 
@@ -277,7 +277,7 @@ def _staged(work: _ToDo, timing: dict[str, Any]) -> Staged:
 
 def _check_all_there(job: FeaturizingPlan) -> None:
     """The first promise, checked on every run: each input row once in the output."""
-    finished = job.table.done(job.work, job.plan.dates, job.again)
+    finished = job.table.done(job.work, job.plan.dates, job.overwrite)
     missing = reading.count_left(job.plan, finished, job.configuration.storage)
     if missing:
         raise RuntimeError(

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from item.mini import HEAD
-from item.profiles import Profile
 from item.settings import validated
 from pipelines.audit.numbers import AuditOptions
-from pipelines.featurize.configuration import FeaturizeConfiguration
-from pipelines.input.plan import InputOptions
+from pipelines.featurize.configuration import FeaturizeConfiguration, FeaturizingOptions
 from pipelines.score.configuration import ScoreConfiguration
-from pipelines.storage.access import Storage
 from pipelines.storage.urls import join
 
 
-class NightlyConfiguration(BaseModel):
-    """Everything that ``jobs/nightly.py`` does, and nothing else."""
+class NightlyConfiguration(FeaturizingOptions):
+    """Everything that ``jobs/nightly.py`` does, and nothing else.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    ``overwrite`` counts for done nights, each of which then gets a new report.
+    """
 
     input: tuple[str, ...] = Field(min_length=1)
     """Dump roots with ``date=YYYY-MM-DD`` folders, or prefixes that are such a folder."""
@@ -37,21 +34,6 @@ class NightlyConfiguration(BaseModel):
     last: datetime.date | None = Field(default=None, alias="to")
     """The nights up to this one; those that are done stay as they are, unless ``from`` is
     given too."""
-    again: Literal["nothing", "failed", "all"] = "nothing"
-    """Rows of done nights that are computed anew: those that failed for a passing reason, or
-    all, with a new report for each night."""
-    profile: Profile
-    reading: InputOptions = InputOptions()
-    storage: Storage = Storage()
-    max_error_rate: float = Field(default=0.25, ge=0, le=1)
-    """As in ``jobs/featurize.py``, by night; lasting and passing reasons count apart."""
-    rows_per_part: int = Field(default=1024, ge=1)
-    object_store_gb: float = Field(default=2.0, gt=0)
-    wait_for_gpus: bool = False
-    reuse: bool = True
-    reuse_nights: int = Field(default=30, ge=0)
-    lease_seconds: float = Field(default=120.0, ge=1)
-    exclusive_lease: bool = True
     nights_at_once: int = Field(default=7, ge=1)
     """Nights that are featurized together, so that models are loaded once for them; they are
     published one by one."""
@@ -80,7 +62,7 @@ class NightlyConfiguration(BaseModel):
             output=join(self.output, "scores"),
             head=self.head,
             dates=tuple(nights),
-            replace=self.again == "all",
+            overwrite=self.overwrite,
             storage=self.storage,
             object_store_gb=self.object_store_gb,
             lease_seconds=self.lease_seconds,

@@ -70,7 +70,7 @@ class NightlyPlan:
                 one.date: [redact(prefix) for prefix in one.prefixes] for one in self.nights
             },
             "done before": list(self.done_before),
-            "computed anew": self.configuration.again,
+            "computed anew": self.configuration.overwrite,
         }
 
 
@@ -126,7 +126,7 @@ def plan_nights(configuration: NightlyConfiguration) -> NightlyPlan:
         for one in chosen
         if one not in done or _again(configuration, one, manifests[one], head)
     ]
-    if configuration.again == "failed":
+    if configuration.overwrite == "failed":
         left = [one for one in left if one.done]
     rest = sorted(set(chosen) - {one.date for one in left})
     return NightlyPlan(configuration, head, tuple(left), tuple(rest))
@@ -136,15 +136,15 @@ def _again(
     configuration: NightlyConfiguration, night: str, manifest: Mapping[str, Any], head: Head
 ) -> bool:
     """Whether a done night is looked at again; one that another head scored stays as it is."""
-    if configuration.again == "all":
+    if configuration.overwrite == "all":
         return True
     scored_by = manifest["head"]["head_id"]
-    if configuration.again == "failed" and scored_by != head.head_id:
+    if configuration.overwrite == "failed" and scored_by != head.head_id:
         raise UsageError(
             f"The night {night} was scored by the head {scored_by}, this one is {head.head_id}: "
-            "give that head, or compute the night anew with --force."
+            "give that head, or compute the night anew with --overwrite."
         )
-    named = configuration.again == "failed" or configuration.date or configuration.first
+    named = configuration.overwrite == "failed" or configuration.date or configuration.first
     return bool(named) and scored_by == head.head_id
 
 
@@ -229,7 +229,7 @@ def _publish(
     unchanged = all(one["outcome"] == "nothing_to_do" for one in featurized) and not any(
         date_of(path) == night.date for path in changed
     )
-    if night.done and unchanged and configuration.again == "nothing":
+    if night.done and unchanged and configuration.overwrite == "nothing":
         return NightOutcome(night.date, "done_before")
     write_rejects(configuration.output, night.date, configuration.storage)
     facts = _facts(job, night, featurized, scored)

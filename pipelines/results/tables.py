@@ -20,20 +20,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from item.errors import UsageError
 from item.settings import validated
+from item.text import printable_line
 
-
-def printable(text: str) -> str:
-    """`text` on one line, with every character that cannot be shown replaced.
-
-    Control characters are not allowed in XML, and direction marks can reorder a page.
-    """
-    line = " ".join(text.split())
-    return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line
-    )
-
-
-Text = Annotated[str, AfterValidator(printable)]
+Text = Annotated[str, AfterValidator(printable_line)]
 
 
 class _Part(BaseModel):
@@ -227,7 +216,7 @@ def _same(path: str, other: str) -> bool:
 
 
 def _read_table(path: str, columns: Columns) -> pd.DataFrame:
-    """The columns asked for, text made printable and numbers as float64."""
+    """The columns asked for, text made printable_line and numbers as float64."""
     try:
         arrow = pq.ParquetFile(path).read()
     except FileNotFoundError:
@@ -249,7 +238,7 @@ def _texts(column: pa.ChunkedArray, name: str, path: str) -> pd.Series:
     values = column.to_pylist()
     if not all(isinstance(value, str) for value in values):
         raise UsageError(f"The column '{name}' of {path} holds something other than text.")
-    return pd.Series([printable(value) for value in values], dtype=object)
+    return pd.Series([printable_line(value) for value in values], dtype=object)
 
 
 def _numbers(column: pa.ChunkedArray, name: str, path: str) -> pd.Series:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from item.mini import HEAD
 from item.settings import validated
-from pipelines.featurize.configuration import FeaturizeConfiguration, resolved_with_profile
-from pipelines.storage.access import Storage
+from pipelines.configuration import PublishingConfiguration, resolved_with_profile
+from pipelines.featurize.configuration import FeaturizeConfiguration
 
 
-class ScoreConfiguration(BaseModel):
+class ScoreConfiguration(PublishingConfiguration):
     """How a ``scores`` table is made from a ``features`` table."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: str = Field(min_length=1)
     """Root of a ``features`` table."""
@@ -26,24 +24,22 @@ class ScoreConfiguration(BaseModel):
     """Root of the ``scores`` table."""
     dates: tuple[str, ...] | None = None
     """Nights to score; all of them if unset."""
-    replace: bool = False
-    """Whether scores of another head may be replaced."""
-    storage: Storage = Storage()
+    overwrite: Literal["nothing", "failed", "all"] = "nothing"
+    """With ``all``, scores of another head are replaced; else they are in the way."""
     rows_per_task: int = Field(default=65_536, ge=1)
-    """A kill costs the tasks that were not done."""
+    """Rows that a task scores; a kill costs the tasks that were not done."""
     rows_per_batch: int = Field(default=4096, ge=1)
     """Rows that are scored at once, some 20 KB each."""
     workers: int | None = Field(default=None, ge=1)
     """Actors that hold the head; one for each CPU if unset, and no more than tasks."""
-    object_store_gb: float = Field(default=2.0, gt=0)
-    lease_seconds: float = Field(default=120.0, ge=1)
-    exclusive_lease: bool = True
 
 
 class ImageScoringConfiguration(FeaturizeConfiguration):
     """Everything that ``jobs/score.py`` does, and nothing else.
 
-    ``input`` is a features table or images; ``output`` is the root of the scores.
+    ``input`` is a features table or images; ``output`` is the root of the scores. With
+    ``overwrite``, ``failed`` tries failed rows of the features again, and ``all`` replaces
+    scores of another head and leaves the features as they are.
     """
 
     head: str = str(HEAD)
@@ -51,8 +47,6 @@ class ImageScoringConfiguration(FeaturizeConfiguration):
     features: str | None = None
     """Root of the features of images; beside the scores, with ``-features`` at its end, if
     unset."""
-    replace: bool = False
-    """Whether scores of another head may be replaced."""
     rows_per_task: int = Field(default=65_536, ge=1)
     """Rows that a task scores; a kill costs those that were not done."""
 
@@ -60,6 +54,7 @@ class ImageScoringConfiguration(FeaturizeConfiguration):
         """How the features of images are made."""
         values = {name: getattr(self, name) for name in FeaturizeConfiguration.model_fields}
         values["output"] = self.features or f"{self.output.rstrip('/')}-features"
+        values["overwrite"] = "nothing" if self.overwrite == "all" else self.overwrite
         return validated(FeaturizeConfiguration, values, "configuration")
 
     def scoring(self, features: str) -> ScoreConfiguration:

@@ -133,10 +133,10 @@ def plan_scoring(configuration: ScoreConfiguration) -> ScoringPlan:
         file = _to_score(features, path, facts, head, configuration)
         made_of = scores.facts(scores.path, path) if path in there else {}
         other = made_of.get("head_id", head.head_id)
-        if other != head.head_id and not configuration.replace:
+        if other != head.head_id and configuration.overwrite != "all":
             raise UsageError(
                 f"The output holds scores of {date_of(path)} by the head {other}, this one is "
-                f"{head.head_id}: choose another output, or replace them with --force."
+                f"{head.head_id}: choose another output, or replace them with --overwrite."
             )
         if (other, made_of.get("features_state")) == (head.head_id, file.state):
             done += file.rows

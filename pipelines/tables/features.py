@@ -72,7 +72,7 @@ class FeatureTable(PublishedTable):
         rows = rows.append_column("occurrence", _occurrences(repeated, len(rows)))
         return rows if but is None else rows.filter(pc.not_equal(rows["status"], but))
 
-    def finished(self, work: str, dates: Sequence[str], again: str = "nothing") -> RowKeys:
+    def finished(self, work: str, dates: Sequence[str], overwrite: str = "nothing") -> RowKeys:
         """Keys of all rows that need no reading: published, or staged by an earlier try.
 
         A killed try may have staged a part twice over, under two cuts of its rows; of
@@ -82,16 +82,16 @@ class FeatureTable(PublishedTable):
         ----------
         work : the staging folder
         dates : nights of the published rows that matter
-        again : published rows that do not count: ``nothing``, ``failed`` or ``all``
+        overwrite : published rows that do not count: ``nothing``, ``failed`` or ``all``
         """
-        keys = self.done(work, dates, again)
+        keys = self.done(work, dates, overwrite)
         repeats = (self.keys(self.staging(work), path) for path in self.staged(work, REPEAT))
         return keys.union(*repeats)
 
-    def done(self, work: str, dates: Sequence[str], again: str = "nothing") -> RowKeys:
+    def done(self, work: str, dates: Sequence[str], overwrite: str = "nothing") -> RowKeys:
         """As `finished`, without rows that wait for the features of another row."""
-        but = Status.FAILED if again == "failed" else None
-        published = [] if again == "all" else self.published(dates)
+        but = Status.FAILED if overwrite == "failed" else None
+        published = [] if overwrite == "all" else self.published(dates)
         keys = RowKeys().union(*(self.keys(self.path, path, but) for path in published))
         staging = self.staging(work)
         parts = {path: self.keys(staging, path) for path in self.staged(work)}

@@ -41,7 +41,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
-from item.errors import UsageError
+from item.errors import JobError, UsageError
 from pipelines.storage.access import Storage, filesystem, reason
 from pipelines.storage.atomic import write_atomically
 from pipelines.storage.urls import join, redact
@@ -85,14 +85,16 @@ class Holder(BaseModel, frozen=True):
         return now[0] in "ZX" or now[1] != self.process_start
 
 
-class LeaseHeldError(Exception):
-    """Another process holds the lease.
+class LeaseHeldError(JobError):
+    """Another process holds the lease; try again later.
 
     Attributes
     ----------
     name : str
     holder : Holder
     """
+
+    exit_code = 4
 
     def __init__(self, name: str, holder: Holder) -> None:
         super().__init__(name, holder)
@@ -107,8 +109,10 @@ class LeaseHeldError(Exception):
         )
 
 
-class LeaseLostError(Exception):
+class LeaseLostError(JobError):
     """The lease could not be renewed in time or is another's: nothing may be published."""
+
+    exit_code = 4
 
 
 class LeaseSettings(Protocol):

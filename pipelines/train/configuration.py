@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from item.heads.settings import HeadSettings
 from item.statistics.calibration import OperatingPoints
-from pipelines.featurize.configuration import resolved
-from pipelines.storage.access import Storage
+from pipelines.configuration import RayJobConfiguration, resolved
 
 
-class TrainConfiguration(BaseModel):
+class TrainConfiguration(RayJobConfiguration):
     """Everything that ``jobs/train.py`` does, and nothing else."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     features: tuple[str, ...] = Field(min_length=1)
     """Features tables: folders, ``s3://`` prefixes or Parquet files."""
@@ -50,19 +46,12 @@ class TrainConfiguration(BaseModel):
     """Whether each worker has a GPU."""
     max_failures: int = Field(default=3, ge=0)
     """Workers that may be lost; training goes on from the last epoch."""
-    object_store_gb: float = Field(default=2.0, gt=0)
-    """Memory for rows between reading and training, in GB."""
-    storage: Storage = Storage()
 
     @model_validator(mode="after")
     def _metadata_has_a_use(self) -> TrainConfiguration:
         if self.metadata is not None and self.group_column is None:
             raise ValueError("metadata needs group_column, the column of groups in it")
         return self
-
-    def as_yaml(self) -> str:
-        """The resolved configuration, as ``--config`` accepts it."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def resolve(

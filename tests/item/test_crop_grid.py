@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from item.crop_grid import CropGrid, CropGridGrounder, crop_grid
+from item.crop_grid import CropGrid, crop_grid
+from item.grounding import CropGridGrounder
 
 GRID = CropGrid(threshold=0.5)
 

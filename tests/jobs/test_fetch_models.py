@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from item.profiles import Profile, load_profile
 from jobs.fetch_models import app
-from pipelines.featurize.configuration import parse_settings
+from pipelines.configuration import parse_settings
 from tests.support.hub_server import HubServer
 from tests.support.model_files import own_hub, tiny_model, weights
 

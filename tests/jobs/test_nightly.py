@@ -74,7 +74,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(dump: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--force", "--retry-failed"], "not both"),
+        (["--overwrite", "--retry-failed"], "not both"),
         (["--date", "2026-02-01"], "no night that was asked for"),
         (["--from", "soon"], "from"),
         (["--head", "nowhere"], "There is no head at"),

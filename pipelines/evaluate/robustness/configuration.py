@@ -11,7 +11,8 @@ from pydantic import Field, field_validator, model_validator
 from item.errors import UsageError
 from item.images.perturb import NONE, STANDARD, Perturbation
 from item.settings import overridden, validated
-from pipelines.featurize.configuration import FeaturizeConfiguration, read_settings
+from pipelines.configuration import read_settings
+from pipelines.featurize.configuration import FeaturizeConfiguration
 from pipelines.featurize.configuration import resolve as resolve_featurizing
 from pipelines.input.sample import Sampling
 from pipelines.storage.urls import join, normalise

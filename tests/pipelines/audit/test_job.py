@@ -17,7 +17,7 @@ from pipelines.audit.configuration import AuditConfiguration
 from pipelines.audit.files import as_csv
 from pipelines.audit.job import AuditPlan, plan_audit, shown, write_report
 from pipelines.audit.numbers import AuditOptions
-from pipelines.featurize.configuration import resolved
+from pipelines.configuration import resolved
 from tests.conftest import S3Server
 from tests.support.audit_root import HOSTILE, broken, many, picture, write_night
 

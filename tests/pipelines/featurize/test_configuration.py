@@ -7,7 +7,8 @@ import yaml
 
 from item.errors import UsageError
 from item.profiles import load_profile
-from pipelines.featurize.configuration import FeaturizeConfiguration, parse_settings, resolve
+from pipelines.configuration import parse_settings
+from pipelines.featurize.configuration import FeaturizeConfiguration, resolve
 
 OPTIONS = {"input": "dump", "output": "features"}
 

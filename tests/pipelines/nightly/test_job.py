@@ -17,7 +17,7 @@ from item.heads.head import Head
 from item.mini import HEAD
 from item.profiles import load_profile
 from item.tables import REJECTS
-from pipelines.featurize.configuration import resolved_with_profile
+from pipelines.configuration import resolved_with_profile
 from pipelines.nightly.configuration import NightlyConfiguration
 from pipelines.nightly.job import NightOutcome, plan_nights, run_nights
 from pipelines.nightly.nights import nights_of
@@ -175,7 +175,7 @@ def test_forced_night_takes_the_place_of_the_old_one(
     shutil.copytree(dump, tmp_path / "dump")
     shutil.copytree(out, tmp_path / "out")
     (tmp_path / "dump" / f"date={SECOND}" / "crawl" / NAMES[5]).unlink()
-    [told] = run(tmp_path / "dump", tmp_path / "out", date=SECOND, again="all")
+    [told] = run(tmp_path / "dump", tmp_path / "out", date=SECOND, overwrite="all")
     assert told.outcome == "published"
     features, scores = (pd.read_parquet(tmp_path / "out" / n) for n in ("features", "scores"))
     for frame in (features, scores):
@@ -214,7 +214,7 @@ def test_night_of_another_head_stays_as_it_is(audited: tuple[Path, Path], tmp_pa
     job = plan_nights(configured(dump, out, **own, **{"from": FIRST}))
     assert job.nights == () and job.done_before == (FIRST, SECOND)
     with pytest.raises(UsageError, match="was scored by the head"):
-        plan_nights(configured(dump, out, **own, again="failed"))
+        plan_nights(configured(dump, out, **own, overwrite="failed"))
 
 
 def test_too_many_errors_are_told_and_do_not_stop_the_next_night(
@@ -282,7 +282,7 @@ def test_night_over_failing_storage_and_its_failed_rows_tried_again(
     faults = (Fault.SLOW_DOWN, Fault.SLOW_DOWN, Fault.TIME_OUT, Fault.LOST_ANSWER)
     with FlakyS3(s3.endpoint, share=0.05, seed=3, hold=0.1, faults=faults) as flaky:
         often = {"storage.endpoint_url": flaky.endpoint, "storage.retries": 8}
-        [told] = run(tmp_path / "dump", root, **settings, **often, again="failed")
+        [told] = run(tmp_path / "dump", root, **settings, **often, overwrite="failed")
     assert told.outcome == "published", told.facts
     assert flaky.counts.slow_downs.total() > 0 and told.facts["storage_retries"] > 0
     assert told.facts["rows"]["by_status"] == {"ok": 2, "rejected": 1}
@@ -318,7 +318,7 @@ def test_nights_are_found_in_roots_and_in_prefixes(tmp_path: Path) -> None:
         ({"date": "yesterday"}, "date"),
         ({"head": "nowhere"}, "There is no head"),
         ({"profile.captioner.beams": 2}, "cannot score"),
-        ({"again": "some"}, "nothing"),
+        ({"overwrite": "some"}, "nothing"),
         ({"max_eror_rate": 1}, "max_eror_rate"),
     ],
 )

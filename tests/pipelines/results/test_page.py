@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from item.errors import UsageError
+from item.text import printable_line
 from pipelines.results.page import markdown_text, write
-from pipelines.results.tables import TABLES, printable, read_evaluation
+from pipelines.results.tables import TABLES, read_evaluation
 from tests.support.evaluation_folder import (
     METHODS,
     OURS,
@@ -225,7 +226,7 @@ def test_hostile_names_do_not_break_a_markdown_table(
 
 
 @settings(deadline=None)
-@given(st.text().map(printable))
+@given(st.text().map(printable_line))
 def test_markdown_shows_any_text_letter_by_letter(text: str) -> None:
     table = rendered(f"| x |\n| --- |\n| {markdown_text(text)} |\n")
     assert Page(table).tags == ["table", "thead", "tr", "th", "tbody", "tr", "td"]

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from item.errors import UsageError
-from pipelines.results.tables import printable, read_evaluation
+from item.text import printable_line
+from pipelines.results.tables import read_evaluation
 from tests.support.evaluation_folder import (
     METHODS,
     OURS,
@@ -32,13 +33,13 @@ Change = Callable[[Tables], Any]
 @settings(deadline=None)
 @given(st.text())
 def test_printable_text_is_one_line_without_control_characters(text: str) -> None:
-    kinds = {unicodedata.category(letter) for letter in printable(text) if letter != " "}
+    kinds = {unicodedata.category(letter) for letter in printable_line(text) if letter != " "}
     assert not kinds & {"Cc", "Cf", "Cs", "Zl", "Zp"}
-    assert printable(printable(text)) == printable(text)
+    assert printable_line(printable_line(text)) == printable_line(text)
 
 
 def test_names_that_can_be_shown_stay_as_they_are() -> None:
-    assert printable("Stable Diffusion 1.5 – é 画 <b>|") == "Stable Diffusion 1.5 – é 画 <b>|"
+    assert printable_line("Stable Diffusion 1.5 – é 画 <b>|") == "Stable Diffusion 1.5 – é 画 <b>|"
 
 
 def test_folder_is_read_with_methods_in_the_order_of_the_description(tmp_path: Path) -> None:

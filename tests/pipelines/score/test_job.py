@@ -197,7 +197,7 @@ def test_other_head_is_refused_unless_told_to_replace(copy: Path, tmp_path: Path
     other.save(tmp_path / "head")
     with pytest.raises(UsageError, match=f"scores of {NIGHTS[0]} by the head {SHIPPED.head_id}"):
         run(copy, head=str(tmp_path / "head"))
-    run(copy, head=str(tmp_path / "head"), replace=True)
+    run(copy, head=str(tmp_path / "head"), overwrite="all")
     assert set(pd.read_parquet(copy / "scores")["head_id"]) == {other.head_id}
 
 

@@ -356,8 +356,8 @@ def test_rows_to_do_again_are_not_finished(root: str) -> None:
     publish(root)
     asked = [NIGHT] * 3, ["a", "b", "bad"], [0] * 3
 
-    def finished(again: str) -> list[bool]:
-        return table(root).finished("other", [NIGHT], again).contains(*asked).tolist()
+    def finished(overwrite: str) -> list[bool]:
+        return table(root).finished("other", [NIGHT], overwrite).contains(*asked).tolist()
 
     assert finished("nothing") == [True, True, True]
     assert finished("failed") == [True, False, True]
