@@ -42,8 +42,8 @@ def results(
             raise UsageError(
                 "Say what to write: --markdown FILE.md, --page FILE.html or --tables FOLDER."
             )
-        found = read_evaluation(evaluation, robustness or [])
-        *_, last = written = write(found, page, markdown, tables)
+        figures = read_evaluation(evaluation, robustness or [])
+        *_, last = written = write(figures, page, markdown, tables)
     say = console().print
     say(f"{len(written):,} files written.")
     say(f"Open it:  {last}", markup=False, soft_wrap=True)

@@ -111,7 +111,10 @@ def as_plot(name: str, title: str, description: str, figure: Figure) -> Plot:
 
 
 def _own(name: str, key: str, value: str) -> str:
-    """Make an id this plot's own, wherever it stands, and ink the colour of the text."""
+    """Make an id this plot's own, wherever it stands, and ink the colour of the text; a path is
+    drawn to a hundredth of a point."""
+    if key == "d":
+        return re.sub(r"(\.\d\d)\d+", r"\1", value)
     if key == "id":
         return f"{name}-{value}"
     if key == f"{{{_XLINK}}}href":

@@ -222,16 +222,23 @@ def tally(rows: pd.DataFrame) -> str:
     return f"{', '.join(parts)} of {len(verdicts)} comparisons."
 
 
-def reached(evaluation: Evaluation, control: str) -> str:
-    """In how many protocols and sources a control scores as high as the shipped method."""
+def times_reached(evaluation: Evaluation, control: str) -> tuple[int, int]:
+    """In how many protocols and sources a control scores as high as the shipped method, and in
+    how many both were measured."""
     means = mean_auroc(evaluation, "all").pivot(
         index=["protocol", "real_source"], columns="method", values="value"
     )
-    if control not in means or evaluation.description.shipped not in means:
+    shipped = evaluation.description.shipped
+    both = means.reindex(columns=[control, shipped]).dropna()
+    return int((both[control] >= both[shipped]).sum()), len(both)
+
+
+def reached(evaluation: Evaluation, control: str) -> str:
+    """The same as a sentence."""
+    times, of = times_reached(evaluation, control)
+    if of == 0:
         return "It was not measured beside the shipped method."
-    both = means[[control, evaluation.description.shipped]].dropna()
-    reached = int((both[control] >= both[evaluation.description.shipped]).sum())
-    return f"Here it scores as high in {reached} of {len(both)} comparisons."
+    return f"Here it scores as high in {times} of {of} comparisons."
 
 
 def by_setting(table: pd.DataFrame, prefix: str) -> Iterator[tuple[str, str, pd.DataFrame]]:

@@ -143,10 +143,11 @@ def reliability_diagram(name: str, title: str, bins: pd.DataFrame, style: dict[s
 
     Parameters
     ----------
-    bins : columns method, mean_score, share_generated, rows; bins without rows are left out
+    bins : columns method, mean_score, share_generated, rows; bins of 0 rows are left out, those
+        whose rows are unknown (NaN) are drawn
     style : the methods to draw, in order
     """
-    shown = bins[bins["method"].isin(list(style)) & (bins["rows"] > 0)]
+    shown = with_rows(bins[bins["method"].isin(list(style))])
     methods = _present(style, shown)
     gaps = {}
     with new_figure(4.6, 4.6) as figure:
@@ -164,17 +165,20 @@ def reliability_diagram(name: str, title: str, bins: pd.DataFrame, style: dict[s
                 label=short_label(method),
             )
             gap = (rows["mean_score"] - rows["share_generated"]).abs()
-            gaps[method] = float((gap * rows["rows"]).sum() / rows["rows"].sum())
+            if rows["rows"].notna().all():
+                gaps[method] = float(np.average(gap, weights=rows["rows"]))
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.set_xlabel("score that the method gives")
         axes.set_ylabel("share that was generated")
         add_legend(figure, axes)
-    said = _listed(f"{method} {gap:.3f}" for method, gap in gaps.items())
     described = (
         "Share of generated images against the score given; on the dotted line a score means"
-        f" what it says. Mean distance from that line, weighted by rows: {said}."
+        " what it says."
     )
+    if gaps:
+        distances = _listed(f"{method} {gap:.3f}" for method, gap in gaps.items())
+        described += f" Mean distance from that line, weighted by rows: {distances}."
     return as_plot(name, title, described, figure)
 
 
@@ -234,6 +238,11 @@ def robustness_curves(
         f" At the harshest: {said}."
     )
     return as_plot(name, title, described, figure)
+
+
+def with_rows(bins: pd.DataFrame) -> pd.DataFrame:
+    """The bins of scores that hold images, or may hold some."""
+    return bins[bins["rows"] != 0]
 
 
 def _mark_false_positives(axes: Axes) -> None:

@@ -42,13 +42,16 @@ from pipelines.results.plots import (
     reliability_diagram,
     robustness_curves,
     roc_curves,
+    with_rows,
 )
 from pipelines.results.tables import OVER_GENERATORS, Evaluation
 
 MEANING_OF_CONTROLS = {
     "shortcut": (
-        "It sees the file and not the picture: bytes, width, height, format, JPEG quality. If it"
-        " scores as high, the data give the answer away and no score on them says much."
+        "It sees the file and not the picture: bytes, width, height, format, JPEG quality. Near 1,"
+        " the files alone give the answer away, and no score on them says much; near 0.5 they do"
+        " not; far below 0.5, what it learned from one source of photographs misleads it on"
+        " another."
     ),
     "shuffl": (
         "It sees captions that belong to other images. If it scores as high, the score of the"
@@ -212,7 +215,7 @@ def _roc(evaluation: Evaluation, style: dict[str, Look]) -> Iterator[Block]:
 
 def _reliability(evaluation: Evaluation, style: dict[str, Look]) -> Iterator[Block]:
     bins = evaluation.reliability
-    bins = bins[bins["method"].isin(list(style)) & (bins["rows"] > 0)]
+    bins = with_rows(bins[bins["method"].isin(list(style))])
     plots = [
         reliability_diagram(name, f"Reliability, {title}", rows, style)
         for name, title, rows in by_setting(bins, "reliability")

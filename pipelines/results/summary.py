@@ -1,6 +1,6 @@
 """The results on one short page: the plots and tables that decide something.
 
-Every other figure is in the tables beside the page; see :mod:`pipelines.results.tables`.
+Every other figure is in the tables of the evaluation; see :mod:`pipelines.results.tables`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from pipelines.results.comparisons import (
     difference_tallies,
     in_order,
     mean_auroc,
+    reached,
     shipped_method,
     threshold_table,
+    times_reached,
 )
 from pipelines.results.format import (
-    as_sentence,
+    METRIC_WORDS,
     percent,
     row_of,
     whole_number,
@@ -36,9 +38,16 @@ from pipelines.results.plots import (
     reliability_diagram,
     robustness_curves,
     roc_curves,
+    with_rows,
 )
 from pipelines.results.sections import FAMILIES, family_of, meaning_of_control
-from pipelines.results.tables import OVER_GENERATORS, TABLES, Evaluation
+from pipelines.results.tables import (
+    MEANING_OF_COLUMNS,
+    MEANING_OF_TABLES,
+    OVER_GENERATORS,
+    TABLES,
+    Evaluation,
+)
 
 Draw = Callable[[str, str, pd.DataFrame, dict[str, Look]], Plot]
 
@@ -48,16 +57,45 @@ def summary(evaluation: Evaluation) -> list[Section]:
     competing = evaluation.methods("ours", "baseline")
     style = looks([method.name for method in competing])
     parts = [
+        ("short", "In short", _in_short(evaluation)),
         ("measured", "What was measured", _measured(evaluation)),
         ("auroc", "How well generated images and photographs are told apart", _auroc(evaluation)),
-        ("hardest", "Where the shipped method is weakest", _hardest(evaluation, style)),
-        ("thresholds", "When a threshold meets new photographs", _thresholds(evaluation)),
         ("controls", "Could it be something else?", _controls(evaluation)),
+        ("thresholds", "When a threshold meets new photographs", _thresholds(evaluation)),
+        ("hardest", "Where the shipped method is weakest", _hardest(evaluation, style)),
         ("robustness", "What the web does to pictures", _robustness(evaluation, style)),
         ("tables", "Every figure", _tables(evaluation)),
     ]
     sections = [Section(name, title, list(blocks)) for name, title, blocks in parts]
     return [section for section in sections if section.blocks]
+
+
+def _in_short(evaluation: Evaluation) -> Iterator[Block]:
+    """What the tables below come to, a line each; what was not measured has none."""
+    shipped = evaluation.description.shipped
+    means = mean_auroc(evaluation, "all").dropna(subset="value")
+    lines = []
+    for method in (shipped_method(evaluation), *evaluation.methods("baseline")):
+        values = means.loc[means["method"] == method.name, "value"]
+        if len(values):
+            lines.append((method.name, f"mean AUROC {values.min():.3f} to {values.max():.3f}."))
+    for control in evaluation.methods("control"):
+        times, of = times_reached(evaluation, control.name)
+        if times:
+            says = f"a control that scores as high as {shipped} in {times} of {of} comparisons."
+            lines.append((control.name, says))
+    points = evaluation.operating_points
+    points = points[points["method"] == shipped].dropna(subset="realised_fpr")
+    for asked, rows in points.groupby("asked_fpr"):
+        row = rows.loc[[rows["realised_fpr"].idxmax()]]
+        lines.append(
+            (
+                f"Threshold for {percent(asked)}",
+                f"calls up to {percent(row['realised_fpr'].iloc[0])} of other photographs generated"
+                f" ({_setting(row)}).",
+            )
+        )
+    yield Bullets(lines)
 
 
 def _measured(evaluation: Evaluation) -> Iterator[Block]:
@@ -88,7 +126,8 @@ def _auroc(evaluation: Evaluation) -> Iterator[Block]:
     yield Paragraph(
         "AUROC is the chance that a generated image scores above a photograph: 0.5 is guessing,"
         " 1 is perfect. The table shows its mean over generators for each protocol and source of"
-        " photographs; bold is the best of ours and the baselines."
+        " photographs; bold is the best of ours and the baselines. Read the row of the shortcut"
+        " probe, where there is one, as a warning: it never sees the picture."
     )
     kinds = {KINDS[kind]: evaluation.methods(kind) for kind in ("ours", "baseline", "control")}
     yield auroc_table(evaluation, "all", "Mean AUROC", kinds)
@@ -117,7 +156,7 @@ def _hardest(evaluation: Evaluation, style: dict[str, Look]) -> Iterator[Block]:
     drawn: list[tuple[str, str, pd.DataFrame, Draw]] = [
         ("generators", "AUROC by generator", pd.concat([bars[~over], bars[over]]), generator_bars),
         ("roc", "ROC by generator", evaluation.roc.dropna(), roc_curves),
-        ("reliability", "Reliability", bins[bins["rows"] > 0], reliability_diagram),
+        ("reliability", "Reliability", with_rows(bins), reliability_diagram),
     ]
     plots = []
     for name, title, table, draw in drawn:
@@ -152,15 +191,14 @@ def _controls(evaluation: Evaluation) -> Iterator[Block]:
         return
     yield Paragraph(
         "A control cannot see what the method claims to measure. Where it scores as high as the"
-        " shipped method, that method's score may have the same cause. The column of the"
-        " shortcut probe in the first table is that of a probe that sees bytes, width, height,"
-        " format and JPEG quality alone: near 1 the files give the label away, near 0.5 they do"
-        " not, and far below 0.5 what it learned of one source of photographs is wrong for"
-        " another."
+        " shipped method, that method's score may have the same cause."
     )
     yield Bullets(
         [
-            (control.name, f"{as_sentence(control.sentence)} {meaning_of_control(control.name)}")
+            (
+                control.name,
+                f"{meaning_of_control(control.name)} {reached(evaluation, control.name)}",
+            )
             for control in controls
         ]
     )
@@ -193,19 +231,30 @@ def _robustness(evaluation: Evaluation, style: dict[str, Look]) -> Iterator[Bloc
 
 def _tables(evaluation: Evaluation) -> Iterator[Block]:
     yield Paragraph(
-        "The folder of this page's plots holds every figure as Parquet. Rebuild this page, the"
-        " tables as CSV and one long HTML page with every plot:"
+        "The evaluation folder holds every figure as Parquet. This writes the tables as CSV, and"
+        " one long HTML page with every table and plot:"
     )
     yield Code(
-        "python jobs/results.py --evaluation docs/results --markdown docs/results.md"
-        " --tables results-csv/ --page results.html"
+        f"python jobs/results.py --evaluation {evaluation.folder} --tables results-csv/"
+        " --page results.html"
     )
+    measured = [name for name in TABLES if getattr(evaluation, name) is not None]
     yield Bullets(
         [
-            (f"{name}.parquet", words)
-            for name, words in TABLES.items()
-            if getattr(evaluation, name) is not None
+            (f"{name}.parquet", f"{meaning}; {len(getattr(evaluation, name)):,} rows.")
+            for name, meaning in MEANING_OF_TABLES.items()
+            if name in measured
         ]
+    )
+    yield Paragraph("Their columns:")
+    names = dict.fromkeys(
+        column for name in measured for column in (*TABLES[name].text, *TABLES[name].numbers)
+    )
+    yield Bullets([(name, f"{MEANING_OF_COLUMNS[name]}.") for name in names])
+    there = set(evaluation.metrics["metric"])
+    yield Paragraph("The metrics:")
+    yield Bullets(
+        [(name, f"{meaning}.") for name, (_, meaning) in METRIC_WORDS.items() if name in there]
     )
 
 

@@ -116,23 +116,63 @@ ROBUSTNESS = Columns(
 
 
 TABLES = {
-    "metrics": "value, low and high of each metric by protocol, method, subset, source of"
-    " photographs and generator; generated and real are the numbers of images",
-    "differences": "metric of a method less that of a baseline on the same images",
-    "roc": "false and true positive rates along the ROC curve",
-    "reliability": "mean score and share of generated images by bin of scores",
-    "operating_points": "asked and realised share of photographs called generated, generated"
-    " images caught (tpr), shares uncertain and abstained",
-    "robustness": "AUROC and share of flipped verdicts after each change of the images",
+    "metrics": METRICS,
+    "differences": DIFFERENCES,
+    "roc": ROC,
+    "reliability": RELIABILITY,
+    "operating_points": OPERATING_POINTS,
+    "robustness": ROBUSTNESS,
 }
-"""The tables of an evaluation folder, and what their columns hold; low and high are the ends of
-95% intervals."""
+"""The tables of an evaluation folder, by the name of their file."""
+
+MEANING_OF_TABLES = {
+    "metrics": "each metric of each method on each generator and source of photographs",
+    "differences": "a metric of one method less that of another, on the same images",
+    "roc": "points of the ROC curve, one seed",
+    "reliability": "scores in bins, all seeds, generated images and photographs weighing the same",
+    "operating_points": "what a threshold does that was set on other photographs",
+    "robustness": "the scores of images that were changed as the web changes them",
+}
+
+MEANING_OF_COLUMNS = {
+    "protocol": "what the method was trained and tested on",
+    "method": "the method measured",
+    "baseline": "the method that it is compared with",
+    "subset": "the images tested: all, or a part of them",
+    "real_source": "where the photographs tested come from",
+    "generator": "the generator tested, or mean, worst or spread over all of them",
+    "metric": "what was measured, see below",
+    "value": "the metric, a mean over seeds",
+    "low": "lower end of the 95% interval",
+    "high": "upper end of the 95% interval",
+    "generated": "generated images tested, a mean over seeds",
+    "real": "photographs tested, a mean over seeds",
+    "difference": "metric of the method less that of the baseline, mean over generators",
+    "fpr": "share of photographs that a threshold calls generated",
+    "tpr": "share of generated images that a threshold calls generated",
+    "bin_low": "lower end of the bin of scores",
+    "bin_high": "upper end of the bin of scores",
+    "mean_score": "mean score in the bin",
+    "share_generated": "share of generated images in the bin",
+    "rows": "images in the bin or in the test; empty where unknown",
+    "asked_fpr": "the largest share of photographs that may be called generated",
+    "realised_fpr": "the share of photographs that is called generated",
+    "uncertain_share": "share of images whose verdict is uncertain",
+    "abstained_share": "share of images that are unlike all that the method was trained on",
+    "perturbation": "what was done to the images",
+    "auroc": "chance that a generated image scores above a photograph",
+    "flip_rate": "share of verdicts that differ from those of the unchanged images",
+    "flip_low": "lower end of its 95% interval",
+    "flip_high": "upper end of its 95% interval",
+}
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """An evaluation folder in memory; `robustness` is None where it was not measured."""
 
+    folder: str
+    """As it was given."""
     description: Description
     metrics: pd.DataFrame
     differences: pd.DataFrame
@@ -164,6 +204,7 @@ def read_evaluation(folder: str, robustness: Sequence[str] = ()) -> Evaluation:
         raise UsageError(f"The evaluation folder {folder} does not exist: run jobs/evaluate.py.")
     description = _read_description(os.path.join(folder, "evaluation.json"))
     evaluation = Evaluation(
+        printable_line(folder),
         description,
         metrics=_read_table(os.path.join(folder, "metrics.parquet"), METRICS),
         differences=_read_table(os.path.join(folder, "differences.parquet"), DIFFERENCES),
@@ -216,7 +257,7 @@ def _same(path: str, other: str) -> bool:
 
 
 def _read_table(path: str, columns: Columns) -> pd.DataFrame:
-    """The columns asked for, text made printable_line and numbers as float64."""
+    """The columns asked for, text made printable and numbers as float64."""
     try:
         arrow = pq.ParquetFile(path).read()
     except FileNotFoundError:
@@ -265,7 +306,7 @@ def _check_names(evaluation: Evaluation) -> None:
     methods = {method.name for method in evaluation.description.methods}
     protocols = {protocol.name for protocol in evaluation.description.protocols}
     allowed = {"method": methods, "baseline": methods, "protocol": protocols}
-    for name in ("metrics", "differences", "roc", "reliability", "operating_points", "robustness"):
+    for name in TABLES:
         table: Any = getattr(evaluation, name)
         for column in allowed if table is not None else ():
             unknown = set(table.get(column, ())) - allowed[column]

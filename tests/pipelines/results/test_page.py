@@ -106,11 +106,12 @@ def rendered(markdown: str) -> str:
 
 
 SHORT_TITLES = (
+    "In short",
     "What was measured",
     "How well generated images and photographs are told apart",
-    "Where the shipped method is weakest",
-    "When a threshold meets new photographs",
     "Could it be something else?",
+    "When a threshold meets new photographs",
+    "Where the shipped method is weakest",
     "What the web does to pictures",
     "Every figure",
 )
