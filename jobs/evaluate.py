@@ -81,21 +81,21 @@ def summary(metrics: pd.DataFrame) -> Table:
     """Mean AUROC over generators with its interval, by method and what it was tested on."""
     chosen = metrics[(metrics["metric"] == "auroc") & (metrics["generator"] == "mean")]
     chosen = chosen[chosen["subset"] == "all"]
-    heads = chosen[["protocol", "real_source"]].drop_duplicates().to_dict("records")
+    settings = chosen[["protocol", "real_source"]].drop_duplicates().to_dict("records")
     table = Table(title="AUROC, mean over generators (95% interval)")
     table.add_column("method")
-    for one in heads:
-        table.add_column(f"{one['protocol']}\n{one['real_source']}", justify="right")
+    for setting in settings:
+        table.add_column(f"{setting['protocol']}\n{setting['real_source']}", justify="right")
     for method in chosen["method"].drop_duplicates():
         cells = []
-        for one in heads:
-            found = chosen[
+        for setting in settings:
+            rows = chosen[
                 (chosen["method"] == method)
-                & (chosen["protocol"] == one["protocol"])
-                & (chosen["real_source"] == one["real_source"])
+                & (chosen["protocol"] == setting["protocol"])
+                & (chosen["real_source"] == setting["real_source"])
             ]
             cells += [
-                f"{row.value:.3f} ({row.low:.3f}–{row.high:.3f})" for row in found.itertuples()
+                f"{row.value:.3f} ({row.low:.3f}–{row.high:.3f})" for row in rows.itertuples()
             ] or ["–"]
         table.add_row(method, *cells)
     return table

@@ -86,8 +86,8 @@ def summary(metrics: dict[str, dict[str, float]]) -> Table:
     """Metrics of the rows that were calibrated on, and of those that ended training."""
     table = Table("", *metrics, title="How good the head is on rows that it did not learn")
     for name in next(iter(metrics.values())):
-        numbers = [found[name] for found in metrics.values()]
-        shown = [f"{one:,}" if name == "rows" else f"{one:.3f}" for one in numbers]
+        numbers = [of_part[name] for of_part in metrics.values()]
+        shown = [f"{number:,}" if name == "rows" else f"{number:.3f}" for number in numbers]
         table.add_row(name.replace("_", " "), *shown)
     return table
 

@@ -29,20 +29,28 @@ class EvaluateConfiguration(RayJobConfiguration):
     subset_column: str | None = None
     """Column of the metadata by which a subset of the generated rows is measured apart."""
     subset_values: tuple[str | None, ...] = (None,)
+    """What ``subset_column`` holds in the rows of the subset; null is a value too."""
     subset_name: str = Field(default="realistic", pattern=r"^[a-z][a-z_]*$")
+    """What the tables call the subset."""
     train_on_subset: bool = True
     """Whether generated rows outside the subset are not trained on."""
     protocols: tuple[str, ...] = (ONE_TO_ALL, LEAVE_ONE_OUT)
+    """What to train on and what to test on: ``one_to_all``, ``leave_one_out``,
+    ``progan_to_universalfakedetect`` or ``sd14_to_genimage``."""
     training_generator: str | None = None
-    """Of the protocol one_to_all; the most frequent if unset."""
+    """Generator that the protocol ``one_to_all`` trains on; the most frequent if unset."""
     training_source: str | None = None
     """Source of the real rows to train on; the most frequent if unset."""
     variants: dict[str, str] = Field(default_factory=dict)
     """Further features tables of the same images by name, for ablations."""
     head: HeadSettings = HeadSettings()
+    """The head that is compared with the baselines."""
     operating_points: OperatingPoints = OperatingPoints()
+    """Error rates that the two thresholds of a verdict are set for."""
     seeds: int = Field(default=5, ge=1)
+    """Trainings of each method in each protocol, each with another split."""
     resamples: int = Field(default=1000, ge=20)
+    """Bootstrap resamples behind each interval."""
     object_store_gb: float = Field(default=1.0, gt=0)
     """Memory for rows that tasks share, in GB."""
 

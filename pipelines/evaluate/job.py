@@ -40,7 +40,7 @@ def run_evaluation(
 
     Parameters
     ----------
-    progress : is told of trainings done, of how many, after how many seconds
+    progress : called with the trainings done, their total, and the seconds so far
     """
     configuration, rows = plan.configuration, plan.rows
     started = time.monotonic()

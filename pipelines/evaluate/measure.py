@@ -1,4 +1,4 @@
-"""One method in one trial: trained, calibrated and tested on rows that it has not seen."""
+"""One method in one trial: trained, calibrated and tested on held-out rows."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def measure(
     points: OperatingPoints,
     head: Head | None = None,
 ) -> Outcome:
-    """Train and calibrate a method, and test it on rows that it has not seen.
+    """Train and calibrate a method, and test it on held-out rows.
 
     Parameters
     ----------
@@ -152,28 +152,29 @@ def measure(
     outcome = Outcome(trial, method, _scored_rows(trial, labels, scores))
     for test in trial.tests:
         key = Slice(test.subset, test.real_source, test.generator)
-        truth, given, drawn = labels[test.rows], scores[test.rows], weights[:, test.rows]
-        outcome.points[key] = metrics.summary(truth, given, 0.5)
+        truth, predicted = labels[test.rows], scores[test.rows]
+        draws = weights[:, test.rows]
+        outcome.points[key] = metrics.summary(truth, predicted, 0.5)
         outcome.counts[key] = (int(truth.sum()), int((truth == 0).sum()))
-        resampled = weighted_summary(truth, given, 0.5, drawn)
+        resampled = weighted_summary(truth, predicted, 0.5, draws)
         if test.subset == ALL and (test.real_source, test.generator) in topics:
-            alike = topics[test.real_source, test.generator][test.rows]
-            point = weighted_auroc(truth, given, alike[np.newaxis])
+            balance = topics[test.real_source, test.generator][test.rows]
+            point = weighted_auroc(truth, predicted, balance[np.newaxis])
             outcome.points[key]["topic_matched_auroc"] = float(point[0])
-            resampled["topic_matched_auroc"] = weighted_auroc(truth, given, drawn * alike)
+            resampled["topic_matched_auroc"] = weighted_auroc(truth, predicted, draws * balance)
         outcome.resampled[key] = {
             name: values.astype(np.float32) for name, values in resampled.items()
         }
         if test.subset != ALL:
             continue
         if trial.seed == 0:
-            outcome.curves.append(_roc_curve(truth, given, test))
+            outcome.curves.append(_roc_curve(truth, predicted, test))
         for rate, threshold in answers.threshold_at.items():
             outcome.operating.append(
                 {
                     "real_source": test.real_source,
                     "asked_fpr": rate,
-                    **_at_threshold(threshold, truth, given, drawn),
+                    **_at_threshold(threshold, truth, predicted, draws),
                     "uncertain_share": float(np.mean(undecided[test.rows])),
                     "abstained_share": float(np.mean(answers.unfamiliar[test.rows])),
                 }
@@ -206,28 +207,28 @@ def _answers_after_training(
     points: OperatingPoints,
 ) -> _Answers:
     labels, origins = rows.labels.astype(np.int64), rows.origins()
-    learned, apart = trial.training, trial.calibration
+    training, calibration = trial.training, trial.calibration
     settings = head.model_copy(update={"seed": trial.seed})
-    calibrating = arrays.take(apart)
+    calibration_arrays = arrays.take(calibration)
     fitted = fit(
-        arrays.take(learned),
-        labels[learned],
-        balanced_weights(labels[learned], origins[learned], settings.balance),
+        arrays.take(training),
+        labels[training],
+        balanced_weights(labels[training], origins[training], settings.balance),
         settings,
-        (calibrating, labels[apart]),
+        (calibration_arrays, labels[calibration]),
     )
     logits = fitted.logits(arrays)[1]
     # Both labels weigh the same: a score of one half is even odds at equal prevalence.
-    even = balanced_weights(labels[apart], origins[apart], settings.balance)
-    scores = fit_platt(logits[apart], labels[apart], even).scores(logits)
-    # Few rows cannot show how far the farthest of many familiar ones lies.
-    share = max(UNFAMILIAR_SHARE, 2 / (len(apart) + 1))
-    familiarity = fit_familiarity(arrays.image[learned], calibrating.image, share)
-    real_scores = scores[apart][labels[apart] == 0]
+    balanced = balanced_weights(labels[calibration], origins[calibration], settings.balance)
+    scores = fit_platt(logits[calibration], labels[calibration], balanced).scores(logits)
+    # With few rows the quantile is at least the second farthest one.
+    share = max(UNFAMILIAR_SHARE, 2 / (len(calibration) + 1))
+    familiarity = fit_familiarity(arrays.image[training], calibration_arrays.image, share)
+    real_scores = scores[calibration][labels[calibration] == 0]
     return _Answers(
         scores,
         familiarity.unfamiliar(arrays.image),
-        fit_thresholds(scores[apart], labels[apart], points),
+        fit_thresholds(scores[calibration], labels[calibration], points),
         {rate: conformal_threshold(real_scores, rate) for rate in RATES},
     )
 

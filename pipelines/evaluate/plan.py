@@ -169,9 +169,9 @@ def _seen_in_training(head: Head, rows: LabelledRows) -> list[str]:
     origins = head.description.training_sources
     trained = {origin.generator if origin.label else origin.source for origin in origins}
     tested = {*rows.generators, *rows.sources[rows.labels == 0]}
-    if seen := sorted(name for name in tested & trained if name):
-        names = ", ".join(seen)
-        return [f"The head was trained on rows of {names}: figures on those are not unseen."]
+    if known := sorted(name for name in tested & trained if name):
+        names = ", ".join(known)
+        return [f"The head was trained on rows of {names}: figures on those are not held out."]
     return []
 
 

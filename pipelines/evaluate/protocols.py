@@ -167,8 +167,8 @@ class Design:
         rows = self.rows
         for subset, chosen in self.subsets.items():
             for source in _names(rows.sources[real]):
-                seen = source == self.training_source
-                negatives = real & (rows.sources == source) & (testing | (not seen))
+                apart = testing if source == self.training_source else np.ones_like(testing)
+                negatives = real & (rows.sources == source) & apart
                 for generator in tested:
                     positives = (rows.generators == generator) & ~real & testing & chosen
                     if positives.any() and negatives.any():

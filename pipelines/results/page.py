@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from urllib.parse import quote
 
+from fsspec.implementations.local import LocalFileSystem
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -21,6 +21,7 @@ from pipelines.results.blocks import Figures, Section
 from pipelines.results.sections import sections
 from pipelines.results.summary import summary
 from pipelines.results.tables import TABLES, Evaluation
+from pipelines.storage.atomic import write_atomically
 
 
 def as_html(evaluation: Evaluation, parts: Sequence[Section]) -> str:
@@ -120,19 +121,12 @@ def write(
     if page is not None:
         files[page] = as_html(evaluation, sections(evaluation))
     for path, text in files.items():
-        _replace(path, text)
+        _write_file(path, text)
     return list(files)
 
 
-def _replace(path: str, text: str) -> None:
-    """Write aside, then rename, so that a reader never sees half a page."""
-    aside = f"{path}.partial"
+def _write_file(path: str, text: str) -> None:
     try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with open(aside, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.replace(aside, path)
+        write_atomically(LocalFileSystem(), path, text.encode())
     except OSError as error:
-        with suppress(OSError):
-            os.remove(aside)
         raise UsageError(f"The file {path} cannot be written: {error.strerror}.") from None

@@ -134,7 +134,7 @@ def _measured(evaluation: Evaluation) -> Iterator[Block]:
     yield Table("Images by origin", ["Made by", "Source", "Images"], [("", rows)])
     yield Paragraph("The protocols, which say what was trained on and what was tested on:")
     yield Bullets([(protocol.name, protocol.sentence) for protocol in about.protocols])
-    yield Paragraph("How the numbers came about, and how to get them again:")
+    yield Paragraph("The command, and where it ran:")
     yield Code(about.command)
     yield Bullets(
         [

@@ -20,6 +20,7 @@ class TrainConfiguration(RayJobConfiguration):
     output: str = Field(min_length=1)
     """Folder or ``s3://`` prefix of the head; with several machines one that all reach."""
     overwrite: bool = False
+    """Whether a head that is there may be replaced."""
     metadata: str | None = None
     """Parquet with ``uri`` and ``group_column``."""
     group_column: str | None = None
@@ -27,6 +28,7 @@ class TrainConfiguration(RayJobConfiguration):
     leave_out: tuple[str, ...] = ()
     """Generators and real sources to keep unseen, for testing the head on them."""
     head: HeadSettings = HeadSettings()
+    """Model of the head, its columns, and how it is trained."""
     validation_generator: str | None = None
     """Generator whose rows say when training stops; the rarest of three or more if unset."""
     calibration_share: float = Field(default=0.2, gt=0, lt=0.5)
@@ -34,6 +36,7 @@ class TrainConfiguration(RayJobConfiguration):
     validation_share: float = Field(default=0.2, gt=0, lt=0.5)
     """Share of the groups, of real rows at least, that say when training stops."""
     operating_points: OperatingPoints = OperatingPoints()
+    """Error rates that the two thresholds of a verdict are set for."""
     unfamiliar_share: float = Field(default=0.005, gt=0, lt=0.5)
     """Share of pictures like the training ones that may be called unfamiliar."""
     rows_in_memory: int = Field(default=50_000, ge=1000)
@@ -45,7 +48,7 @@ class TrainConfiguration(RayJobConfiguration):
     gpu: bool = False
     """Whether each worker has a GPU."""
     max_failures: int = Field(default=3, ge=0)
-    """Workers that may be lost; training goes on from the last epoch."""
+    """Workers that may be lost; training continues after the last epoch."""
 
     @model_validator(mode="after")
     def _metadata_has_a_use(self) -> TrainConfiguration:

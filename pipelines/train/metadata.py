@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from item.errors import UsageError
-from pipelines.storage.access import Storage, check_readable, filesystem
+from pipelines.storage.access import Storage, filesystem
 from pipelines.storage.urls import redact
+from pipelines.train.files import parquet_files
 
 
 def metadata_column(uris: Any, metadata: str, column: str, storage: Storage) -> pa.Array:
@@ -21,13 +22,10 @@ def metadata_column(uris: Any, metadata: str, column: str, storage: Storage) -> 
     UsageError
         If the table cannot be read, lacks the column, or names none of the URIs.
     """
-    check_readable(metadata, storage)
-    fs, path = filesystem(metadata, storage)
     parts = []
-    for file in sorted(fs.find(path)) or [path]:
-        if not file.endswith(".parquet"):
-            continue
-        with fs.open(file, "rb") as content:
+    for url in parquet_files(metadata, storage):
+        fs, path = filesystem(url, storage)
+        with fs.open(path, "rb") as content:
             parquet = pq.ParquetFile(content)
             missing = {"uri", column} - set(parquet.schema_arrow.names)
             if missing:

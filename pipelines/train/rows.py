@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,9 +18,10 @@ from scipy.sparse.csgraph import connected_components
 from item.errors import UsageError
 from item.heads.columns import COLUMNS, FeatureArrays
 from item.tables import SCHEMA_VERSION, Status
-from pipelines.storage.access import Storage, check_readable, filesystem
-from pipelines.storage.urls import is_s3, redact
+from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.urls import redact
 from pipelines.tables.provenance import decoded
+from pipelines.train.files import parquet_files
 from pipelines.train.metadata import metadata_column
 
 KEYS = ("uri", "image_id", "status", "label", "generator", "source")
@@ -178,11 +178,11 @@ def read_labelled(
     ]
     rows = pa.concat_tables(tables)
     _refuse_useless(rows, paths)
-    fit = pc.and_(pc.equal(rows["status"], Status.OK), pc.is_valid(rows["label"]))
+    usable = pc.and_(pc.equal(rows["status"], Status.OK), pc.is_valid(rows["label"]))
     without_features = pc.sum(pc.not_equal(rows["status"], Status.OK)).as_py() or 0
     left_out = {"without features": without_features}
-    left_out["without a label"] = len(rows) - (pc.sum(fit).as_py() or 0) - without_features
-    rows = rows.filter(fit)
+    left_out["without a label"] = len(rows) - (pc.sum(usable).as_py() or 0) - without_features
+    rows = rows.filter(usable)
     keys = [rows["uri"], rows["image_id"]]
     if metadata is not None:
         keys.append(metadata_column(rows["uri"], metadata, str(group_column), storage))
@@ -196,7 +196,7 @@ def read_labelled(
         labels=rows["label"].to_numpy().astype(np.int8),
         generators=_names(rows["generator"]),
         sources=_names(rows["source"]),
-        groups=_together(keys),
+        groups=_group_numbers(keys),
         feature_set_id=feature_set_id,
         dimensions=dimensions,
         storage=storage,
@@ -205,24 +205,10 @@ def read_labelled(
 
 
 def _files(path: str, storage: Storage) -> list[str]:
-    """URLs of the Parquet files of a table, in order; those that readers skip left out."""
-    check_readable(path, storage)
-    fs, root = filesystem(path, storage)
-    fs.invalidate_cache()
-    by_name = {posixpath.relpath(file, root): file for file in fs.find(root)}
-    files = [
-        file
-        for name, file in sorted(by_name.items())
-        if file.endswith(".parquet") and not any(part[0] in "_." for part in _folders(name))
-    ]
+    files = parquet_files(path, storage)
     if not files:
         raise UsageError(f"There is no features table at {redact(path)}: it holds no Parquet.")
-    return [f"s3://{file}" if is_s3(path) else file for file in files]
-
-
-def _folders(name: str) -> list[str]:
-    """The parts of a relative path; none for the file that is the table itself."""
-    return [] if name == "." else name.split("/")
+    return files
 
 
 def _fragments(
@@ -272,18 +258,19 @@ def _fragments(
 
 
 def _checked(number: int, fragment: Fragment, storage: Storage, column: str | None) -> pa.Table:
-    """Keys of a fragment's rows; UsageError if a row to learn from has a feature amiss."""
+    """Keys of a fragment's rows; UsageError if a usable one has features that are no numbers."""
     own = [column] if column is not None and column not in KEYS else []
     table = fragment.read(storage, dict.fromkeys([*KEYS, *COLUMNS, *own]))
-    fit = pc.and_(pc.equal(table["status"], Status.OK), pc.is_valid(table["label"]))
-    fit = table.filter(fit)
-    amiss = np.flatnonzero(~FeatureArrays.of(fit).complete())
-    if len(amiss):
+    usable = table.filter(
+        pc.and_(pc.equal(table["status"], Status.OK), pc.is_valid(table["label"]))
+    )
+    broken = np.flatnonzero(~FeatureArrays.of(usable).complete())
+    if len(broken):
         raise UsageError(
-            f"{len(amiss)} rows of {redact(fragment.url)} have features that are NaN or infinite, "
-            f"the first of them {fit['uri'][int(amiss[0])].as_py()!r}: featurize them again."
+            f"{len(broken)} rows of {redact(fragment.url)} have features that are NaN or infinite, "
+            f"the first of them {usable['uri'][int(broken[0])].as_py()!r}: featurize them again."
         )
-    wrong = set(pc.unique(fit["label"]).to_pylist()) - {0, 1}
+    wrong = set(pc.unique(usable["label"]).to_pylist()) - {0, 1}
     if wrong:
         raise UsageError(
             f"{redact(fragment.url)} has the label {min(wrong)}: labels are 1 (generated) and "
@@ -316,7 +303,7 @@ def _refuse_useless(rows: pa.Table, paths: Sequence[str]) -> None:
         raise UsageError(f"All labelled rows of {where} are {only}: add a table with {other} rows.")
 
 
-def _together(keys: Sequence[pa.ChunkedArray]) -> Indices:
+def _group_numbers(keys: Sequence[pa.ChunkedArray]) -> Indices:
     """Number of each row's group: rows are together if any key is equal, null being none."""
     count = len(keys[0])
     rows, nodes, first = [], [], count

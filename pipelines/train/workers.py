@@ -213,7 +213,7 @@ def train(
 
 
 def hierarchy_loop(config: dict[str, Any]) -> None:
-    """What each worker of an MLP does; one that takes over goes on after the last epoch."""
+    """What each worker of an MLP does; a replacement continues after the last epoch."""
     settings: HeadSettings = config["settings"]
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
@@ -228,9 +228,9 @@ def hierarchy_loop(config: dict[str, Any]) -> None:
     while training.stage is not None:
         seed = training.epoch_seed(rank)
         torch.manual_seed(seed)
-        started, seen = time.perf_counter(), list[int]()
-        loss = training.learn(batches(size, seed, seen))
-        speeds.append(sum(seen) * world / (time.perf_counter() - started))
+        started, row_counts = time.perf_counter(), list[int]()
+        loss = training.learn(batches(size, seed, row_counts))
+        speeds.append(sum(row_counts) * world / (time.perf_counter() - started))
         # One worker judges for all, so that all go on, or end, together.
         judged = {"learned": loss, **asdict(training.measure(validation))} if rank == 0 else None
         judged = broadcast_from_rank_zero(judged)
@@ -240,13 +240,13 @@ def hierarchy_loop(config: dict[str, Any]) -> None:
             config["bulletin"].write.remote(_sentence(epoch, speeds[-1]))
 
 
-def batches(size: int, seed: int, seen: list[int]) -> Iterator[Batch]:
+def batches(size: int, seed: int, row_counts: list[int]) -> Iterator[Batch]:
     """This worker's share of the training rows, in an order that the seed decides.
 
     Parameters
     ----------
     size : rows of a batch
-    seen : is given the number of rows of each batch
+    row_counts : the number of rows of each batch is appended to it
     """
     shard = ray.train.get_dataset_shard("train")
     for batch in shard.iter_torch_batches(
@@ -255,7 +255,7 @@ def batches(size: int, seed: int, seen: list[int]) -> Iterator[Batch]:
         local_shuffle_buffer_size=size * BATCHES_SHUFFLED,
         local_shuffle_seed=seed,
     ):
-        seen.append(len(batch["label"]))
+        row_counts.append(len(batch["label"]))
         yield batch["features"], batch["label"], batch["weight"]
 
 

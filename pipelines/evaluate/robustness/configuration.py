@@ -27,7 +27,8 @@ class RobustnessConfiguration(FeaturizeConfiguration):
     heads: tuple[str, ...] = Field(min_length=1)
     """Folders or ``s3://`` prefixes of trained heads."""
     perturbations: tuple[str, ...] = STANDARD
-    """Beside ``none``, which is always there."""
+    """What is done to the images, such as ``jpeg-75`` or ``resize-0.5+jpeg-75``; the unchanged
+    images are always measured too."""
     images: int | None = Field(default=None, ge=4)
     """Size of a sample to draw; all of the input if unset."""
     seed: int = Field(default=0, ge=0)
@@ -41,7 +42,7 @@ class RobustnessConfiguration(FeaturizeConfiguration):
     group_column: str | None = None
     """Images that are equal in it, such as in their prompt, are drawn together."""
     resamples: int = Field(default=1000, ge=100)
-    """Of the bootstrap behind the intervals."""
+    """Bootstrap resamples behind each interval."""
 
     @field_validator("perturbation")
     @classmethod

@@ -81,8 +81,9 @@ class RobustnessPlan:
 
     def remarks(self) -> list[str]:
         """What its owner should know before the work begins."""
-        seen = [] if self.sample is None else seen_in_training(self.heads, self.sample)
-        return [*self.notes, *seen]
+        if self.sample is None:
+            return list(self.notes)
+        return [*self.notes, *seen_in_training(self.heads, self.sample)]
 
     def describe(self) -> dict[str, Any]:
         """The plan as ``--dry-run`` prints it."""
@@ -184,7 +185,7 @@ def run_robustness(plan: RobustnessPlan, command: str = "") -> pd.DataFrame:
 def featurize_each(plan: RobustnessPlan) -> Iterator[str]:
     """Make one table after the other, ``none`` first; yields each perturbation when it is there.
 
-    Says on standard error which of how many it is, and how long those left may take.
+    Writes to standard error which of how many it is, and the time left.
     """
     names = plan.perturbations
     left = [name for name in names if not plan.table(name).published()]

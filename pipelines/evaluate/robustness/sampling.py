@@ -32,11 +32,11 @@ def seen_in_training(heads: Mapping[str, Head], rows: pd.DataFrame) -> list[str]
     for name, head in heads.items():
         sources = head.description.training_sources
         trained = pd.DataFrame([source.model_dump() for source in sources], columns=ORIGIN)
-        if seen := here & _origins(trained):
-            origins = ", ".join(sorted(origin for _, origin in seen))
+        if known := here & _origins(trained):
+            origins = ", ".join(sorted(origin for _, origin in known))
             sentences.append(
                 f"The head '{name}' was trained on {origins}: its figures are better here than on "
-                "what it has not seen."
+                "on others."
             )
     return sentences
 
