@@ -305,7 +305,7 @@ def test_what_a_head_was_trained_on_is_said(tmp_path):
     seen = write(tmp_path / "f", features_table(400))
     job = plan_evaluation(configuration(seen, tmp_path / "e", trained=str(tmp_path / "head")))
     assert job.notes == (
-        "The head was trained on rows of model-0: figures on those are not unseen.",
+        "The head was trained on rows of model-0: figures on those are not held out.",
     )
 
 
