@@ -1,8 +1,9 @@
-# make demo | test | lint | bench | clean. Each makes the environment it needs, once.
+# make demo | test | test-fast | test-lowest | lint | bench | clean. Each makes the environment it needs, once.
 # With another Python: make test PYTHON=python3.12
 
 PYTHON ?= python3
 VENV := .venv
+LOWEST := .venv-lowest
 DATA ?= images
 BIN := $(VENV)/bin
 DEMO := $(VENV)/.installed-demo
@@ -12,13 +13,15 @@ TEST := $(VENV)/.installed-test
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-fast test-lowest lint bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    featurize a few photographs and broken files, and show the result"
 	@echo "make test    run all tests"
-	@echo "make lint    check style and types"
+	@echo "make test-fast    run the tests that need no Ray"
+	@echo "make test-lowest  run them with the oldest versions that pyproject.toml allows"
+	@echo "make lint    check style, types and imports"
 	@echo "make bench   measure throughput on DATA=folder, Parquet with uri and bytes"
 	@echo "make clean   remove everything made here but the environment, $(VENV)/"
 
@@ -28,10 +31,20 @@ demo: $(DEMO)
 test: $(TEST)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
+test-fast: $(TEST)
+	$(BIN)/python -m pytest -n 2 -m "not ray" $(PYTEST_ARGS)
+
+test-lowest: $(TEST)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	$(BIN)/uv pip install --python $(LOWEST)/bin/python --resolution lowest-direct \
+		--editable '.[test,demo]'
+	$(LOWEST)/bin/python -m pytest -n 2 -m "not ray" $(PYTEST_ARGS)
+
 lint: $(TEST)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
 
 bench: $(DEMO)
 	$(BIN)/python benchmarks/throughput.py --data $(DATA)

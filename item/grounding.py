@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from item.boxes import Picture
-from item.crop_grid import CropGrid, crop_grid
+from item.boxes import CropGrid, Picture, crop_grid
 from item.embedding import DualEncoder
 from item.models.custom import CustomModel, check_custom, custom_revision, load_custom
 from item.models.files import ModelFiles, check, local_folder, resolved_revision

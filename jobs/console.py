@@ -27,9 +27,7 @@ COMMANDS = {
     "evaluate": "Measure methods on labelled features.",
     "robustness": "Measure heads on changed images.",
     "results": "An evaluation as pages and tables.",
-    "models": "List the profiles and their models.",
-    "fetch-models": "Fetch a profile's models into a folder or bucket.",
-    "train-mini": "Train the models of the mini profile.",
+    "models": "List profiles and their models; fetch them; train those of mini.",
     "demo": "A tour of a few minutes on this machine.",
 }
 """Each is the module of ``jobs`` with that name."""

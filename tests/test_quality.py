@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,16 @@ FORBIDDEN = {
 }
 """What the modules of each package must not import: jobs -> pipelines -> item, and Ray
 in pipelines alone."""
+
+MOST_LINES = 450
+MOST_FILES = 14
+SEVERAL_SOURCES = {
+    "jobs/test_another_profile.py",
+    "item/mini/test_training.py",
+    "item/mini/test_shipped_models.py",
+    "pipelines/featurize/test_public_models.py",
+}
+"""Tests of something that several modules make together."""
 
 PRIVATE = {
     "machine path": re.compile(r"(?<![\w.])/(?:work|root|opt)/\w|/(?:home|Users)/(?!ubuntu\b)\w"),
@@ -97,6 +108,55 @@ def test_imports_run_one_way(package: str) -> None:
 def test_imports_are_found_wherever_they_stand() -> None:
     source = "import a.b as c\nfrom d.e import f\nfrom . import g\ndef h():\n    import ray.data\n"
     assert set(imported(source)) == {"a", "d", "ray"}
+
+
+def test_contracts_of_imports_hold() -> None:
+    """The directions inside ``pipelines``, and no circle anywhere, as pyproject.toml has them."""
+    ended = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stdout
+
+
+def test_no_module_is_too_long_to_read() -> None:
+    long = {str(path): len(path.read_text().splitlines()) for path in modules(*FORBIDDEN)}
+    assert {path: lines for path, lines in long.items() if lines > MOST_LINES} == {}
+
+
+def test_no_folder_holds_too_many_files() -> None:
+    folders = Counter(path.parent for path in tracked() if path.is_relative_to(REPOSITORY))
+    of_packages = {
+        str(folder.relative_to(REPOSITORY)): number
+        for folder, number in folders.items()
+        if folder.relative_to(REPOSITORY).parts[:1]
+        and folder.relative_to(REPOSITORY).parts[0] in FORBIDDEN
+    }
+    assert of_packages
+    assert {name: n for name, n in of_packages.items() if n > MOST_FILES} == {}
+
+
+def test_every_test_file_stands_where_its_source_does() -> None:
+    """``test_X.py`` or ``test_X_ASPECT.py`` for ``X.py`` or the package ``X``."""
+    tests = [
+        path
+        for folder in (*FORBIDDEN, "benchmarks")
+        for path in (REPOSITORY / "tests" / folder).rglob("test_*.py")
+    ]
+    assert tests
+    astray = []
+    for test in tests:
+        folder = REPOSITORY / test.parent.relative_to(REPOSITORY / "tests")
+        sources = {path.stem for path in folder.glob("*.py")}
+        sources |= {path.parent.name for path in folder.glob("*/__init__.py")}
+        name = test.stem.removeprefix("test_")
+        if not any(name == source or name.startswith(f"{source}_") for source in sources):
+            astray.append(str(test.relative_to(REPOSITORY / "tests")))
+    assert sorted(set(astray) - SEVERAL_SOURCES) == []
 
 
 def test_every_module_has_a_docstring() -> None:

@@ -1,4 +1,4 @@
-"""How the dual encoder of ``mini`` was trained; ``jobs/train_mini.py`` runs it."""
+"""How the dual encoder of ``mini`` was trained; ``jobs/models.py train-mini`` runs it."""
 
 from __future__ import annotations
 

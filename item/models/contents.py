@@ -20,7 +20,7 @@ LEFT_BY_TRAINING = ("training_args.*", "optimizer.*", "scheduler.*", "rng_state*
 
 PLAIN_NAME = re.compile(r"(?!\.)[^/\\:\x00-\x1f\x7f]{1,200}")
 """A name that stays in its folder wherever it is written, and is not hidden there."""
-AGAIN = "run 'python jobs/fetch_models.py' again"
+AGAIN = "run 'python jobs/models.py fetch' again"
 
 
 def wanted(

@@ -1,7 +1,7 @@
 """Where the files of a public model come from, and proof that they are what they should be.
 
 A model's files lie on the model hub, in a local folder or below an ``s3://`` prefix. Folders
-and prefixes that ``jobs/fetch_models.py`` made hold an ``item-model.json``, which gives them
+and prefixes that ``jobs/models.py fetch`` made hold an ``item-model.json``, which gives them
 the revision of what they are a copy of and a checksum for every file.
 """
 

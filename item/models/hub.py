@@ -254,7 +254,7 @@ def _sentence(error: Exception, source: str) -> UsageError:
         return UsageError(f"Fetching the model '{source}' broke off: try again.")
     why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub cannot be reached"
     return UsageError(
-        f"The model '{source}' is not on this machine and {why}: run 'python jobs/fetch_models.py "
+        f"The model '{source}' is not on this machine and {why}: run 'python jobs/models.py fetch "
         "--profile PROFILE --to DIR' where there is a network, and set its `files.source` to the "
         "model's folder in DIR."
     )

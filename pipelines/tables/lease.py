@@ -37,7 +37,6 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from botocore.exceptions import BotoCoreError
-from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
@@ -45,6 +44,7 @@ from item.errors import JobError, UsageError
 from pipelines.storage.access import Storage, filesystem, reason
 from pipelines.storage.atomic import write_atomically
 from pipelines.storage.urls import join, redact
+from pipelines.tables.exclusive import link_in_place, not_exclusive, put_if_absent
 
 FOLDER = "_leases"
 
@@ -280,10 +280,10 @@ class Lease:
         if not self.exclusive:
             self._write(holder)
         elif isinstance(self._fs, LocalFileSystem):
-            _link(path, content)
-        elif _put_if_absent(self._fs, path, content) and self._s3_only_pretends(path, content):
+            link_in_place(path, content)
+        elif put_if_absent(self._fs, path, content) and self._s3_only_pretends(path, content):
             self._write(holder.model_copy(update={"released": True}))
-            raise UsageError(_not_exclusive(self._where))
+            raise UsageError(not_exclusive(self._where))
         # Read it even after a failure: the answer to a first try, which succeeded, may have
         # been lost, so that the client tried again.
         try:
@@ -296,7 +296,7 @@ class Lease:
         place = self._where, path.partition("/")[0]
         if place in _HONEST:
             return False
-        if _put_if_absent(self._fs, path, content):
+        if put_if_absent(self._fs, path, content):
             return True
         _HONEST.add(place)
         return False
@@ -395,46 +395,6 @@ _ATTEMPTS = 100
 _STORAGE_ERRORS = (OSError, BotoCoreError)
 _HONEST: set[tuple[str, str]] = set()
 """Endpoints and buckets that were seen to refuse the creation of what exists."""
-
-
-def _link(path: str, content: bytes) -> None:
-    """Create a whole local file unless there is one."""
-    target = Path(path)
-    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    write_atomically(LocalFileSystem(), str(aside), content)
-    try:
-        os.link(aside, target)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        if error.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-            raise UsageError(_not_exclusive(str(target.parent))) from None
-        raise
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _put_if_absent(fs: AbstractFileSystem, path: str, content: bytes) -> bool:
-    """Create an S3 object unless there is one; whether the storage says that it did."""
-    bucket, _, key = path.partition("/")
-    try:
-        fs.call_s3("put_object", Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
-    except OSError as error:
-        match reason(error):
-            case "PreconditionFailed" | "412" | "ConditionalRequestConflict" | "409":
-                return False
-            case "NotImplemented" | "501":
-                raise UsageError(_not_exclusive(f"s3://{bucket}")) from None
-        raise
-    return True
-
-
-def _not_exclusive(where: str) -> str:
-    return (
-        f"The storage at {where} cannot create a file only if there is none (conditional "
-        "writes on S3, hard links on a disk), which keeps two runs apart: make sure in "
-        "another way that only one runs at a time, and set exclusive_lease to false."
-    )
 
 
 def _clock() -> float:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from item.boxes import box_in_picture, crop, fitted_box, full_size_box
+from item.boxes import CropGrid, box_in_picture, crop, crop_grid, fitted_box, full_size_box
 from tests.support.odd_files import quadrants
 
 
@@ -78,3 +79,63 @@ def test_crop_of_any_box_is_a_part_of_the_picture(box: list[float]) -> None:
     height, width, _ = crop(np.asarray(quadrants()), box).shape
     assert 1 <= width <= 64
     assert 1 <= height <= 48
+
+
+GRID = CropGrid(threshold=0.5)
+
+
+def test_the_default_grid_by_hand():
+    boxes = crop_grid(100, 200, GRID)
+    assert len(boxes) == 2 * 2 + 3 * 3
+    assert boxes.dtype == np.float32
+    assert boxes[:4].tolist() == [
+        [0, 0, 67, 134],
+        [33, 0, 100, 134],
+        [0, 66, 67, 200],
+        [33, 66, 100, 200],
+    ]
+    assert boxes[4].tolist() == [0, 0, 50, 100]
+    assert boxes[8].tolist() == [25, 50, 75, 150]
+
+
+def test_scale_one_is_the_whole_picture():
+    assert crop_grid(40, 30, CropGrid(threshold=0, scales=(1,))).tolist() == [[0, 0, 40, 30]]
+
+
+def test_a_picture_below_the_least_side_is_one_crop():
+    assert crop_grid(20, 31, GRID).tolist() == [[0, 0, 20, 31]]
+
+
+def test_a_picture_without_pixels_is_refused():
+    with pytest.raises(ValueError, match="0 x 5"):
+        crop_grid(0, 5, GRID)
+
+
+grids = st.builds(
+    CropGrid,
+    threshold=st.just(0.0),
+    scales=st.lists(st.floats(0.2, 1), min_size=1, max_size=3).map(tuple),
+    overlap=st.floats(0, 0.7),
+    min_side=st.integers(1, 40),
+)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 150), st.integers(1, 150), grids)
+def test_crops_lie_inside_cover_the_picture_and_never_repeat(width, height, grid):
+    boxes = crop_grid(width, height, grid).astype(int)
+    covered = np.zeros((height, width), bool)
+    for x0, y0, x1, y1 in boxes:
+        assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
+        assert x1 - x0 >= min(width, grid.min_side) and y1 - y0 >= min(height, grid.min_side)
+        covered[y0:y1, x0:x1] = True
+    assert covered.all()
+    assert len({tuple(box) for box in boxes}) == len(boxes)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"scales": ()}, {"scales": (0,)}, {"overlap": 1}, {"prompt": "x"}, {"sides": 1}]
+)
+def test_a_grid_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(ValidationError):
+        CropGrid(threshold=0, **wrong)

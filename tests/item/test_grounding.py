@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from item.crop_grid import CropGrid
+from item.boxes import CropGrid
 from item.grounding import CropGridGrounder, DetectorGrounder
 from item.models.detectors import Detector
 from tests.support.photographs import photograph

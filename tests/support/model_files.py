@@ -42,7 +42,7 @@ def write(folder: Path, files: Mapping[str, bytes]) -> Path:
 
 
 def manifest_of(folder: Path, requested: str | None = None) -> Manifest:
-    """What ``jobs/fetch_models.py`` would write of a folder's files as a copy of ``org/tiny``."""
+    """What ``jobs/models.py fetch`` would write of a folder's files as a copy of ``org/tiny``."""
     facts = {
         path.name: FileFacts(sha256=sha256(path), size=path.stat().st_size)
         for path in sorted(folder.iterdir())
@@ -52,7 +52,7 @@ def manifest_of(folder: Path, requested: str | None = None) -> Manifest:
 
 
 def mirrored(folder: Path, files: Mapping[str, bytes] | None = None) -> Path:
-    """A folder as ``jobs/fetch_models.py`` makes it."""
+    """A folder as ``jobs/models.py fetch`` makes it."""
     write(folder, tiny_model() if files is None else files)
     (folder / "item-model.json").write_bytes(manifest_of(folder).as_bytes())
     return folder

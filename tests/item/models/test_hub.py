@@ -128,7 +128,7 @@ def test_model_that_is_neither_cached_nor_reachable_is_one_sentence(
         for call in (check, local_folder):
             text = sentence(lambda call=call, files=files: call(files))  # type: ignore[misc]
             assert text.startswith("The model 'org/tiny' is not on this machine and the hub ca")
-            assert "jobs/fetch_models.py --profile" in text
+            assert "jobs/models.py fetch --profile" in text
             assert "`files.source`" in text
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE is set" in sentence(lambda: check(TINY))
