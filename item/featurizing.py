@@ -5,12 +5,17 @@ The pipelines' stages call these steps, and :class:`Featurizer` does them all in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -18,16 +23,85 @@ from item import misalignment
 from item.boxes import Picture, Size, box_in_picture, crop, full_size_box
 from item.captioning import Captioner, first_caption, load_captioner
 from item.embedding import DualEncoder, load_dual_encoder
+from item.errors import UsageError
 from item.grounding import PartsGrounder, load_grounder
 from item.images.decode import Decoding, decode, image_id
 from item.images.errors import ImageError
 from item.images.file_claims import digital_source_type
 from item.phrases import PhraseExtractor
-from item.profiles import Profile
-from item.tables import EMBEDDING, ErrorCode, Status, as_features, features_schema
+from item.profiles import Profile, load_profile
+from item.tables import EMBEDDING, FEATURE_SET_KEY, ErrorCode, Status, as_features, features_schema
 
 Embedding = NDArray[np.float32]
 """Unit vector of the CLIP space, of shape (dimensions,)."""
+
+
+Image = bytes | str | os.PathLike[str] | PIL.Image.Image
+"""The content of an image file, the path of one, or a picture in memory."""
+
+
+def featurize(pictures: Iterable[Image], profile: Profile | str = "mini") -> pa.Table:
+    """Featurize pictures in this process, without Ray.
+
+    The first call loads the profile's models, which takes seconds; those of the last profile
+    stay loaded.
+
+    Parameters
+    ----------
+    pictures : image files as bytes or paths, or Pillow images, which count as PNG files
+    profile : one of :func:`item.load_profile`, or the name of one
+
+    Returns
+    -------
+    Table of the columns of a features table, a row for each picture, in order. A file that is
+    no usable picture has a row too; its ``status`` and ``error_code`` say why. The feature set
+    stands in the schema's metadata, as in a published table.
+
+    Raises
+    ------
+    UsageError
+        If a path cannot be read, or a model of the profile is missing.
+
+    Examples
+    --------
+    >>> import item, PIL.Image
+    >>> table = item.featurize([PIL.Image.new("RGB", (64, 48), "red"), b"no picture"])
+    >>> table.select(["status", "error_code", "width", "height"]).to_pylist()
+    ... # doctest: +NORMALIZE_WHITESPACE
+    [{'status': 'ok', 'error_code': None, 'width': 64, 'height': 48},
+     {'status': 'rejected', 'error_code': 'not_an_image', 'width': None, 'height': None}]
+    """
+    chosen = load_profile(profile) if isinstance(profile, str) else profile
+    files = [content_of(picture) for picture in pictures]
+    names = [name for _, name in files]
+    table = featurizer_of(chosen).featurize([content for content, _ in files], names)
+    facts = {FEATURE_SET_KEY: json.dumps(chosen.feature_set_id()).encode()}
+    return table.replace_schema_metadata(facts)
+
+
+def content_of(picture: Image) -> tuple[bytes, str | None]:
+    """The file that a picture is, and its path if it has one; UsageError if it is unreadable."""
+    if isinstance(picture, bytes):
+        return picture, None
+    if isinstance(picture, PIL.Image.Image):
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        return buffer.getvalue(), None
+    path = Path(picture)
+    try:
+        return path.read_bytes(), str(path)
+    except OSError as error:
+        raise UsageError(f"The picture {path} cannot be read: {error.strerror}.") from None
+
+
+def featurizer_of(profile: Profile) -> Featurizer:
+    """The featurizer of a profile; that of the last one is kept, with its models."""
+    return _featurizer(profile.model_dump_json())
+
+
+@lru_cache(maxsize=1)
+def _featurizer(profile: str) -> Featurizer:
+    return Featurizer(Profile.model_validate_json(profile))
 
 
 class Featurizer:
@@ -47,7 +121,7 @@ class Featurizer:
     def featurize(
         self,
         pictures: Sequence[bytes],
-        uris: Sequence[str] | None = None,
+        uris: Sequence[str | None] | None = None,
         captions: Sequence[Sequence[str]] | None = None,
     ) -> pa.Table:
         """Features of image files, one row for each, the same as a featurize job gives them.

@@ -16,6 +16,10 @@ SCHEMA_VERSION = 2
 """Raised when a column goes or changes its meaning; a new column that may be null is no reason."""
 
 
+FEATURE_SET_KEY = b"item.feature_set_id"
+"""Metadata of a features table's schema that holds the id of its feature set, as JSON."""
+
+
 class Status(StrEnum):
     """What became of an input row."""
 

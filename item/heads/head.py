@@ -22,6 +22,7 @@ from item.errors import UsageError
 from item.heads.columns import FeatureArrays
 from item.heads.fitted import Fitted
 from item.heads.settings import HeadSettings
+from item.mini import HEAD
 from item.statistics.calibration import (
     Abstention,
     Calibration,
@@ -31,7 +32,7 @@ from item.statistics.calibration import (
     Verdict,
     verdicts,
 )
-from item.tables import SCHEMA_VERSION, Status
+from item.tables import FEATURE_SET_KEY, SCHEMA_VERSION, Status
 
 DESCRIPTION = "head.json"
 TENSORS = "head.safetensors"
@@ -143,6 +144,11 @@ class Head:
                 f"'{feature_set_id}': featurize with the same profile, or train another head."
             )
 
+    def check_table(self, table: pa.Table) -> None:
+        """UsageError unless a table's metadata name the feature set of the head."""
+        named = (table.schema.metadata or {}).get(FEATURE_SET_KEY)
+        self.check_feature_set(json.loads(named) if named else None)
+
     def score(self, table: pa.Table) -> Scores:
         """Score rows of a features table; which rows stand beside a row changes nothing.
 
@@ -196,13 +202,21 @@ class Head:
             Path(folder, name).write_bytes(content)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Head:
-        """The head in a local folder.
+    def load(cls, folder: str | Path = HEAD) -> Head:
+        """The head in a local folder; without one, the head that ships with ``mini``.
 
         Raises
         ------
         UsageError
             If there is none, if it is damaged, or if another version of the program made it.
+
+        Examples
+        --------
+        >>> import item, PIL.Image
+        >>> head = item.Head.load()
+        >>> scores = head.score(item.featurize([PIL.Image.new("RGB", (64, 48), "red")]))
+        >>> scores.score.shape, bool(0 <= scores.score[0] <= 1)
+        ((1,), True)
         """
         return cls.read(lambda name: Path(folder, name).read_bytes(), str(folder))
 

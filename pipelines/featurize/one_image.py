@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
 from typing import Any
 
 from botocore.exceptions import BotoCoreError
 
 from item.errors import UsageError
-from item.featurizing import Featurizer
+from item.featurizing import featurizer_of
 from item.profiles import Profile
 from pipelines.storage.access import Storage, check_readable, reason
 from pipelines.storage.allowed import Location
@@ -71,12 +70,6 @@ def featurize_one(data: bytes, uri: str, profile: Profile) -> dict[str, Any]:
     UsageError
         If a model of the profile is missing.
     """
-    table = _featurizer(profile.model_dump_json()).featurize([data], [uri])
+    table = featurizer_of(profile).featurize([data], [uri])
     row: dict[str, Any] = table.to_pylist()[0]
     return row
-
-
-@lru_cache(maxsize=1)
-def _featurizer(profile: str) -> Featurizer:
-    """That of a profile, given as JSON; its models are loaded once."""
-    return Featurizer(Profile.model_validate_json(profile))

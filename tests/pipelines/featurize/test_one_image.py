@@ -13,10 +13,10 @@ import pytest
 import ray
 
 from item.errors import UsageError
+from item.featurizing import featurizer_of
 from item.images.decode import image_id
 from item.profiles import Profile, load_profile
 from item.tables import ErrorCode, as_features, features_schema
-from pipelines.featurize import one_image
 from pipelines.featurize.one_image import featurize_one, read_one
 from pipelines.featurize.steps import stages
 from pipelines.runtime.stages import run_stage
@@ -71,9 +71,9 @@ def test_ray_is_not_started(profile: Profile) -> None:
 
 def test_models_are_loaded_once(profile: Profile) -> None:
     featurize_one(FILES["cat-01.jpg"], "cat.jpg", profile)
-    loaded = one_image._featurizer(profile.model_dump_json()).encoder
+    loaded = featurizer_of(profile).encoder
     featurize_one(FILES["cat-01.jpg"], "again.jpg", profile)
-    assert one_image._featurizer(profile.model_dump_json()).encoder is loaded
+    assert featurizer_of(profile).encoder is loaded
 
 
 def test_file_that_cannot_be_decoded_needs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
