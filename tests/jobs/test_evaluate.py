@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from jobs.evaluate import app, summary
 from tests.item.heads.examples import features_table
-from tests.pipelines.train.test_rows import write
+from tests.support.feature_tables import write_features
 
 
 def invoke(*arguments: str) -> tuple[int, str, str]:
@@ -39,7 +39,7 @@ def test_mistake_is_one_sentence(arguments: list[str], sentence: str, tmp_path: 
 
 
 def test_dry_run_says_what_would_be_done_and_does_nothing(tmp_path: Path) -> None:
-    features = write(tmp_path / "features", features_table(900))
+    features = write_features(tmp_path / "features", features_table(900))
     output = tmp_path / "evaluation"
     code, said, _ = invoke(
         *("--features", features, "--output", str(output), "--seeds", "1", "--dry-run"),

@@ -14,7 +14,7 @@ from item.images.perturb import STANDARD
 from item.profiles import load_profile
 from jobs.robustness import app
 from tests.item.heads import examples
-from tests.pipelines.evaluate.robustness.test_job import small_head
+from tests.pipelines.evaluate.robustness.examples import small_head
 from tests.support.dumps import make, parquet_of
 from tests.support.photographs import photographs
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from item.heads.head import Head
 from jobs.train import app
 from tests.item.heads.examples import features_table
-from tests.pipelines.train.test_rows import prompts, write
+from tests.support.feature_tables import write_features, write_prompts
 
 SMALL = [
     *("--set", "operating_points.real_called_generated=0.1"),
@@ -21,7 +21,7 @@ SMALL = [
 
 @pytest.fixture
 def features(tmp_path: Path) -> str:
-    return write(tmp_path / "features", features_table(500))
+    return write_features(tmp_path / "features", features_table(500))
 
 
 def invoke(*arguments: str) -> tuple[int, str, str]:
@@ -58,7 +58,7 @@ def test_dry_run_shows_the_split_and_trains_nothing(features: str, tmp_path: Pat
 
 def test_groups_come_from_the_metadata(features: str, tmp_path: Path) -> None:
     uris = features_table(500)["uri"].to_pylist()
-    table = prompts(tmp_path / "prompts.parquet", uris, ["one prompt"] * 500)
+    table = write_prompts(tmp_path / "prompts.parquet", uris, ["one prompt"] * 500)
     code, _, error = invoke(
         *("--features", features, "--output", str(tmp_path / "head")),
         *("--metadata", table, "--group-column", "prompt"),

@@ -20,11 +20,11 @@ from tests.item.heads.examples import labelled
 
 
 def test_every_method_has_its_own_name_and_a_sentence():
-    found = methods(HeadSettings(), ("random crops", "K = 1"))
-    assert len({one.name for one in found}) == len(found)
-    assert all(one.sentence.endswith(".") for one in found)
-    assert {one.purpose for one in found} == set(Purpose)
-    assert [one.name for one in found if one.variant] == [
+    compared = methods(HeadSettings(), ("random crops", "K = 1"))
+    assert len({method.name for method in compared}) == len(compared)
+    assert all(method.sentence.endswith(".") for method in compared)
+    assert {method.purpose for method in compared} == set(Purpose)
+    assert [method.name for method in compared if method.variant] == [
         f"{what}, {variant}"
         for variant in ("random crops", "K = 1")
         for what in ("Δk", "Δg and Δk")
@@ -32,7 +32,7 @@ def test_every_method_has_its_own_name_and_a_sentence():
 
 
 def test_baselines_see_what_their_papers_say():
-    groups = {one.name: one.head.groups for one in methods(HeadSettings(), ())}
+    groups = {method.name: method.head.groups for method in methods(HeadSettings(), ())}
     assert groups[UNIVERSAL] == (Group.IMAGE,)
     assert groups[DE_FAKE] == (Group.IMAGE, Group.CAPTION)
     assert groups["shortcut probe"] == (Group.SHORTCUT,)
@@ -54,8 +54,8 @@ def test_shuffling_gives_other_captions_and_keeps_pictures(shuffle):
 def test_shuffling_within_a_class_keeps_its_captions():
     arrays, labels = labelled(200)
 
-    def captions(some, label):
-        return np.sort(some.caption[labels == label], axis=0)
+    def captions(rows, label):
+        return np.sort(rows.caption[labels == label], axis=0)
 
     within = shuffled(arrays, labels, Shuffle.WITHIN)
     across = shuffled(arrays, labels, Shuffle.ACROSS)
@@ -67,6 +67,8 @@ def test_shuffling_within_a_class_keeps_its_captions():
 def test_objects_go_with_the_caption_that_names_them():
     arrays, labels = labelled(100)
     other = shuffled(arrays, labels, Shuffle.ACROSS, seed=1)
-    rows = [int(np.flatnonzero((arrays.caption == one).all(axis=1))[0]) for one in other.caption]
+    rows = [
+        int(np.flatnonzero((arrays.caption == caption).all(axis=1))[0]) for caption in other.caption
+    ]
     np.testing.assert_array_equal(other.local_misalignment, arrays.local_misalignment[rows])
     np.testing.assert_array_equal(other.local_scalars, arrays.local_scalars[rows])

@@ -22,21 +22,30 @@ from pipelines.evaluate.protocols import (
 from pipelines.storage.access import Storage
 from pipelines.train.rows import LabelledRows, read_labelled
 from tests.item.heads.examples import features_table
-from tests.pipelines.train.test_rows import write
+from tests.support.feature_tables import write_features
 
 GENERATORS = ["a", "b", "c"]
 
 
 def some_rows(folder: Path, count: int = 120) -> LabelledRows:
     """Half real, of two sources; a generated picture has the prompt of its two neighbours."""
-    made = [row % 2 == 1 for row in range(count)]
+    generated = [row % 2 == 1 for row in range(count)]
     table = features_table(
         count,
-        generator=[GENERATORS[row // 2 % 3] if one else None for row, one in enumerate(made)],
-        source=["prompts" if one else ("x", "x", "y")[row % 3] for row, one in enumerate(made)],
-        image_id=[f"prompt-{row // 6}" if one else f"photo-{row}" for row, one in enumerate(made)],
+        generator=[
+            GENERATORS[row // 2 % 3] if is_generated else None
+            for row, is_generated in enumerate(generated)
+        ],
+        source=[
+            "prompts" if is_generated else ("x", "x", "y")[row % 3]
+            for row, is_generated in enumerate(generated)
+        ],
+        image_id=[
+            f"prompt-{row // 6}" if is_generated else f"photo-{row}"
+            for row, is_generated in enumerate(generated)
+        ],
     )
-    return read_labelled([write(folder, table)], Storage())
+    return read_labelled([write_features(folder, table)], Storage())
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +66,8 @@ def test_training_calibration_and_test_share_nothing(rows, seeds, protocol):
         tested = np.unique(np.concatenate([test.rows for test in trial.tests]))
         sides = [set(rows.groups[side]) for side in (trial.training, trial.calibration, tested)]
         assert all(sides)
-        for one, other in ((0, 1), (0, 2), (1, 2)):
-            assert not sides[one] & sides[other]
+        for left, right in ((0, 1), (0, 2), (1, 2)):
+            assert not sides[left] & sides[right]
 
 
 def test_generators_tested_were_never_trained_on(rows):
@@ -72,8 +81,8 @@ def test_generators_tested_were_never_trained_on(rows):
 
 def test_one_to_all_tests_each_other_generator_beside_each_real_source(rows):
     (trial,) = design(rows).trials(ONE_TO_ALL, 1)
-    found = {(test.subset, test.real_source, test.generator) for test in trial.tests}
-    assert found == {(s, r, g) for s in (ALL, "few") for r in "xy" for g in "bc"}
+    tested = {(test.subset, test.real_source, test.generator) for test in trial.tests}
+    assert tested == {(s, r, g) for s in (ALL, "few") for r in "xy" for g in "bc"}
     for test in trial.tests:
         real = rows.labels[test.rows] == 0
         assert set(rows.sources[test.rows[real]]) == {test.real_source}
@@ -91,7 +100,7 @@ def test_photographs_of_another_source_are_all_tested_on(rows):
 
 def test_leave_one_out_leaves_out_each_generator_once_a_seed(rows):
     trials = list(design(rows).trials(LEAVE_ONE_OUT, 2))
-    assert [(one.seed, one.held_out) for one in trials] == [
+    assert [(trial.seed, trial.held_out) for trial in trials] == [
         (seed, name) for seed in (0, 1) for name in GENERATORS
     ]
 
@@ -104,8 +113,8 @@ def test_rows_that_are_not_learnable_are_not_learned(rows):
 
 
 def test_the_same_seed_gives_the_same_split_and_another_seed_another(rows):
-    first, again = (next(design(rows).trials(ONE_TO_ALL, 1)) for _ in range(2))
-    np.testing.assert_array_equal(first.training, again.training)
+    first, second = (next(design(rows).trials(ONE_TO_ALL, 1)) for _ in range(2))
+    np.testing.assert_array_equal(first.training, second.training)
     other = list(design(rows).trials(ONE_TO_ALL, 2))[1]
     assert set(other.training) != set(first.training)
 
@@ -122,7 +131,7 @@ def test_a_published_pair_runs_where_its_generators_are(tmp_path, protocol):
     pair = PAIRS[protocol]
     names = [pair.training[0], pair.tested[0], pair.tested[1]]
     rows = some_rows(tmp_path)
-    named = [names[GENERATORS.index(one)] if one else None for one in rows.generators]
+    named = [name and names[GENERATORS.index(name)] for name in rows.generators]
     rows.generators[:] = named
     (trial,) = design(rows).trials(protocol, 1)
     assert {test.generator for test in trial.tests} == set(pair.tested[:2])
