@@ -1,18 +1,16 @@
-"""What the page says: bold, words for differences, and what is not there."""
+"""What the long page says: bold, tables, and what was not measured."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from item.errors import UsageError
-from pipelines.results import sections as results_sections
 from pipelines.results.blocks import Bullets, Figures, Paragraph, Section, Table
-from pipelines.results.format import in_words, promise_in_words, with_interval
-from pipelines.results.sections import sections
+from pipelines.results.comparisons import KINDS, auroc_table
+from pipelines.results.sections import MEANING_OF_CONTROLS, sections
 from pipelines.results.tables import Evaluation, read_evaluation
 from tests.support.evaluation_folder import METHODS, OURS, PROBE, description, tables, write_folder
 
@@ -28,11 +26,11 @@ def page(evaluation: Evaluation) -> dict[str, Section]:
     return {section.id: section for section in sections(evaluation)}
 
 
-def one_table(section: Section) -> Table:
+def first_table(section: Section) -> Table:
     return next(block for block in section.blocks if isinstance(block, Table))
 
 
-def said(section: Section) -> str:
+def text_of(section: Section) -> str:
     paragraphs = [block.text for block in section.blocks if isinstance(block, Paragraph)]
     bullets = [block.items for block in section.blocks if isinstance(block, Bullets)]
     return " ".join(paragraphs + [f"{name}: {text}" for items in bullets for name, text in items])
@@ -53,13 +51,17 @@ def with_auroc(evaluation: Evaluation, **means: float) -> Evaluation:
     return replace(evaluation, metrics=table)
 
 
+def section_of(evaluation: Evaluation, name: str) -> Section:
+    return next(section for section in sections(evaluation) if section.id == name)
+
+
 def headline(evaluation: Evaluation) -> Table:
-    blocks = list(results_sections._headline(evaluation))
-    return one_table(Section("", "", blocks))
+    kinds = {KINDS[kind]: evaluation.methods(kind) for kind in KINDS}
+    return auroc_table(evaluation, "all", "Mean AUROC", kinds)
 
 
 def test_headline_names_every_method_in_its_group(page: dict[str, Section]) -> None:
-    table = one_table(page["headline"])
+    table = first_table(page["headline"])
     assert [heading for heading, _ in table.groups] == [
         "Ours",
         "Baselines",
@@ -87,65 +89,34 @@ def test_control_is_never_bold(evaluation: Evaluation) -> None:
 
 def test_control_that_scores_as_high_is_counted(evaluation: Evaluation) -> None:
     leaky = with_auroc(evaluation, **{"caption-only": 0.83})
-    text = said(Section("", "", list(results_sections._controls(leaky))))
+    text = text_of(section_of(leaky, "controls"))
     assert text.count("scores as high in 1 of 2 comparisons") == 1
 
 
 def test_each_known_control_says_what_it_would_mean(page: dict[str, Section]) -> None:
-    text = said(page["controls"])
-    assert all(meaning in text for meaning in results_sections.MEANING_OF_CONTROLS.values())
-
-
-@pytest.mark.parametrize(
-    ("metric", "low", "high", "words"),
-    [
-        ("auroc", 0.01, 0.02, "ahead"),
-        ("auroc", -0.02, -0.01, "behind"),
-        ("auroc", -0.01, 0.01, "cannot tell"),
-        ("auroc", 0.0, 0.01, "cannot tell"),
-        ("auroc", np.nan, np.nan, "cannot tell"),
-        ("brier", 0.01, 0.02, "behind"),
-        ("ece", -0.02, -0.01, "ahead"),
-    ],
-)
-def test_words_follow_whether_the_interval_holds_zero(
-    metric: str, low: float, high: float, words: str
-) -> None:
-    assert in_words({"metric": metric, "low": low, "high": high}) == words
+    text = text_of(page["controls"])
+    assert all(meaning in text for meaning in MEANING_OF_CONTROLS.values())
 
 
 def test_shipped_method_is_compared_with_each_baseline(page: dict[str, Section]) -> None:
-    text = said(page["differences"])
+    text = text_of(page["differences"])
     assert f"{PROBE}: cannot tell in 2 of 2 comparisons." in text
     assert "DE-FAKE: ahead in 2 of 2 comparisons." in text
-    lines = one_table(page["differences"]).groups[0][1]
+    lines = first_table(page["differences"]).groups[0][1]
     assert [cell.text for cell in lines[1]] == [
         *("DE-FAKE", "all", "+0.020 (+0.005 to +0.035)", "ahead")
     ]
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [
-        (0.02, 0.04, "more than asked"),
-        (0.001, 0.004, "fewer than asked"),
-        (0.008, 0.012, "as asked"),
-        (np.nan, np.nan, "cannot tell"),
-    ],
-)
-def test_realised_share_in_words(low: float, high: float, words: str) -> None:
-    assert promise_in_words(0.01, low, high) == words
-
-
 def test_moved_threshold_is_shown_for_each_source(page: dict[str, Section]) -> None:
-    (_, at_home), (title, moved) = one_table(page["thresholds"]).groups
+    (_, at_home), (title, moved) = first_table(page["thresholds"]).groups
     assert title == "train on one, photographs of COCO"
     assert [cell.text for cell in at_home[0]][1:4] == ["1.0%", "1.0% (0.8% to 1.2%)", "as asked"]
     assert [cell.text for cell in moved[0]][2:4] == ["2.0% (1.6% to 2.4%)", "more than asked"]
 
 
 def test_chains_and_single_steps_stand_in_the_robustness_table(page: dict[str, Section]) -> None:
-    names = [heading for heading, _ in one_table(page["robustness"]).groups]
+    names = [heading for heading, _ in first_table(page["robustness"]).groups]
     assert names[:2] == ["none", "jpeg-95"]
     assert {"webp-80", "resize-0.5+jpeg-75"} <= set(names)
 
@@ -163,7 +134,7 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
     bare["metrics"] = metrics[(metrics["generator"] == "mean") & metrics["method"].isin([OURS])]
     methods = [method for method in description()["methods"] if method["name"] == OURS]
     folder = write_folder(tmp_path, description(methods=methods, notes=[]), bare)
-    page = {section.id: said(section) for section in sections(read_evaluation(str(folder)))}
+    page = {section.id: text_of(section) for section in sections(read_evaluation(str(folder)))}
     for name, sentence in {
         "differences": "No paired difference was measured",
         "roc": "No ROC curve was measured",
@@ -179,7 +150,6 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
 def test_missing_values_are_dashes(evaluation: Evaluation) -> None:
     table = headline(with_auroc(evaluation, **{PROBE: float("nan")}))
     assert [cell.text for cell in table.groups[1][1][0]] == [PROBE, "–", "–"]
-    assert with_interval(0.5, float("nan"), float("nan")) == "0.500"
 
 
 def test_metrics_without_a_mean_are_refused(evaluation: Evaluation) -> None:
