@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from item.models.custom import CustomModel, check_custom, custom_revision, load_custom
-from item.models.files import ModelFiles, check, local_folder, resolved_revision
+from item.models.files.source import ModelFiles, check, local_folder, resolved_revision
 from item.models.precision import Precision
 from item.settings import named_model
 

@@ -30,7 +30,7 @@ from rich.table import Table
 
 from item.errors import UsageError
 from item.images.decode import Decoding, decode
-from item.models.mirror import mirror
+from item.models.files.mirror import mirror
 from item.profiles import Profile, load_profile, profile_names
 from jobs.command_line import Set, application, console, refusals
 from pipelines.configuration import parse_settings

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from item.errors import UsageError
-from item.models.contents import check_contents
+from item.models.files.contents import check_contents
 from item.models.precision import Precision
 
 # torch and transformers are imported where they are used: whoever asks for a folder's family

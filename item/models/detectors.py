@@ -19,8 +19,8 @@ from torch import Tensor
 from item.boxes import Picture, fitted_box
 from item.errors import UsageError
 from item.models.batching import Batches, automatic_size, device, dtype
-from item.models.contents import check_contents
 from item.models.detector_families import Family, GroundingDino, Owl
+from item.models.files.contents import check_contents
 from item.models.precision import Precision
 
 FAMILIES = {

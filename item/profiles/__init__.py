@@ -39,8 +39,8 @@ from item.grounding import (
     grounder_revision,
 )
 from item.images.decode import Decoding
-from item.models import files
-from item.models.files import ModelFiles
+from item.models.files.source import ModelFiles
+from item.models.files.source import pinned as pinned_files
 from item.phrases import PhraseExtraction, check_phrase_pipeline
 from item.settings import overridden, validated
 from item.tables import SCHEMA_VERSION

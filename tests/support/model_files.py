@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from item.models import hub as hub_client
-from item.models.contents import FileFacts, Manifest
-from item.models.node_cache import sha256
+from item.models.files import hub as hub_client
+from item.models.files.contents import FileFacts, Manifest
+from item.models.files.node_cache import sha256
 from tests.support.hub_server import HubServer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from item.errors import UsageError
-from item.models.contents import FileFacts, Manifest, check_contents, wanted
+from item.models.files.contents import FileFacts, Manifest, check_contents, wanted
 
 SHA = "a" * 64
 

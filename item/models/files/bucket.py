@@ -18,8 +18,8 @@ import s3fs
 from botocore.exceptions import BotoCoreError, NoCredentialsError, PartialCredentialsError
 
 from item.errors import UsageError
-from item.models import node_cache
-from item.models.contents import MANIFEST, Manifest, damaged
+from item.models.files import node_cache
+from item.models.files.contents import MANIFEST, Manifest, damaged
 
 
 @dataclass(frozen=True)

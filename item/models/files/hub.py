@@ -25,8 +25,8 @@ from huggingface_hub import (
 from tqdm.auto import tqdm
 
 from item.errors import UsageError
-from item.models.contents import CONFIGS, MODEL_FILES, PICKLED, wanted
-from item.models.node_cache import file_sha256
+from item.models.files.contents import CONFIGS, MODEL_FILES, PICKLED, wanted
+from item.models.files.node_cache import file_sha256
 
 HTTPError = hub_errors.HTTPError  # type: ignore[attr-defined]  # of httpx, or of what follows it
 SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save
 
 from item.errors import UsageError
-from item.models.files import (
+from item.models.files.source import (
     ModelFiles,
     check,
     local_folder,

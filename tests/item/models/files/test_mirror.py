@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from item.errors import UsageError
-from item.models import hub as client
-from item.models.files import ModelFiles, check, local_folder, resolved_revision
-from item.models.mirror import Mirrored, mirror
+from item.models.files import hub as client
+from item.models.files.mirror import Mirrored, mirror
+from item.models.files.source import ModelFiles, check, local_folder, resolved_revision
 from tests.support.hub_server import HubServer
 from tests.support.model_files import own_hub, tiny_model, weights, write
 
@@ -129,7 +129,7 @@ def test_new_commit_replaces_the_old_one_and_its_files(
 def test_killed_run_leaves_no_mirror_and_is_continued(hub: HubServer, commit: str, to: str) -> None:
     hub.holds = "model.safetensors"
     code = (
-        "from item.models.mirror import *\n"
+        "from item.models.files.mirror import *\n"
         f"files = ModelFiles(source='org/tiny', revision='{commit}')\n"
         f"mirror({{'captioner': files}}, {to!r})"
     )

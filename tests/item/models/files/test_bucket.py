@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from item.errors import UsageError
-from item.models import node_cache
-from item.models.files import ModelFiles, check, local_folder, pinned, resolved_revision
+from item.models.files import node_cache
+from item.models.files.source import ModelFiles, check, local_folder, pinned, resolved_revision
 from tests.support.flaky_s3 import FlakyS3
 from tests.support.model_files import COMMIT, mirrored, tiny_model, weights, write
 
@@ -89,7 +89,7 @@ def test_two_processes_download_once(
         assert download_and_look == look + len(tiny_model())
         monkeypatch.setenv("ITEM_MODEL_CACHE", str(tmp_path / "other node"))
         code = (
-            "from item.models.files import *\n"
+            "from item.models.files.source import *\n"
             f"print(local_folder(ModelFiles(source={mirror.source!r})))"
         )
         with node_cache.alone(f"s3/{key}"):  # until both have come so far

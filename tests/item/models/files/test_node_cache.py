@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from item.errors import UsageError
-from item.models import node_cache
+from item.models.files import node_cache
 
 
 @pytest.fixture(autouse=True)

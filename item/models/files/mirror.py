@@ -15,8 +15,8 @@ from typing import Protocol
 from fsspec.implementations.local import LocalFileSystem
 
 from item.errors import UsageError
-from item.models import bucket, hub, node_cache
-from item.models.contents import (
+from item.models.files import bucket, hub, node_cache
+from item.models.files.contents import (
     MANIFEST,
     FileFacts,
     Manifest,
@@ -24,7 +24,7 @@ from item.models.contents import (
     damaged,
     wanted,
 )
-from item.models.files import ModelFiles, check, local_folder, resolved_revision
+from item.models.files.source import ModelFiles, check, local_folder, resolved_revision
 
 CHUNK = 8 << 20
 

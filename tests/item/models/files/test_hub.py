@@ -15,8 +15,8 @@ import huggingface_hub
 import pytest
 
 from item.errors import UsageError
-from item.models import hub as client
-from item.models.files import ModelFiles, check, local_folder, pinned, resolved_revision
+from item.models.files import hub as client
+from item.models.files.source import ModelFiles, check, local_folder, pinned, resolved_revision
 from tests.support.hub_server import HubServer
 from tests.support.model_files import own_hub, tiny_model, weights
 
@@ -232,7 +232,7 @@ def test_killed_download_is_not_taken_for_a_whole_model(
     commit = hub.add("org/tiny", tiny_model())
     hub.holds = "model.safetensors"
     code = (
-        "from item.models.files import *\n"
+        "from item.models.files.source import *\n"
         f"local_folder(ModelFiles(source='org/tiny', revision='{commit}'))"
     )
     child = subprocess.Popen(

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from safetensors import SafetensorError, safe_open
 
 from item.errors import UsageError
-from item.models.contents import (
+from item.models.files.contents import (
     MANIFEST,
     MODEL_FILES,
     PLAIN_NAME,
@@ -29,7 +29,7 @@ from item.models.contents import (
     damaged,
     wanted,
 )
-from item.models.node_cache import file_sha256
+from item.models.files.node_cache import file_sha256
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w./-]*", re.ASCII)
@@ -99,13 +99,13 @@ def local_folder(files: ModelFiles, patterns: Sequence[str] = MODEL_FILES) -> Pa
     # Each kind's library takes long to import, and most processes need one of them.
     match files.place:
         case "hub":
-            from item.models import hub
+            from item.models.files import hub
 
             commit = hub.commit(files.source, files.revision)
             folder = hub.snapshot(files.source, commit, patterns, files.allow_pickle)
             hub.check_blobs(files.source, folder)
         case "s3":
-            from item.models import bucket
+            from item.models.files import bucket
 
             listed = bucket.listing(files.source)
             manifest = bucket.read_manifest(files.source, listed)
@@ -135,11 +135,11 @@ def resolved_revision(files: ModelFiles) -> str:
     """
     match files.place:
         case "hub":
-            from item.models import hub
+            from item.models.files import hub
 
             return f"{files.source}@{hub.commit(files.source, files.revision)}"
         case "s3":
-            from item.models import bucket
+            from item.models.files import bucket
 
             manifest = bucket.read_manifest(files.source, bucket.listing(files.source))
             folder = None if manifest else local_folder(files)
@@ -163,12 +163,12 @@ def pinned(files: ModelFiles) -> ModelFiles:
     """
     match files.place:
         case "hub":
-            from item.models import hub
+            from item.models.files import hub
 
             commit: str | None = hub.commit(files.source, files.revision)
             return files.model_copy(update={"revision": commit})
         case "s3":
-            from item.models import bucket
+            from item.models.files import bucket
 
             source = files.source
             manifest = bucket.read_manifest(source, bucket.listing(source))
@@ -191,7 +191,7 @@ def check(files: ModelFiles, patterns: Sequence[str] = MODEL_FILES) -> None:
     """
     match files.place:
         case "hub":
-            from item.models import hub
+            from item.models.files import hub
 
             cached = hub.cached(files.source, files.revision, patterns, files.allow_pickle)
             if cached and wanted(os.listdir(cached), ("*.safetensors",), files.allow_pickle):
@@ -201,7 +201,7 @@ def check(files: ModelFiles, patterns: Sequence[str] = MODEL_FILES) -> None:
             listed = hub.listing(files.source, commit)
             _check_listing(files, {name: one.size for name, one in listed.items()}, None)
         case "s3":
-            from item.models import bucket
+            from item.models.files import bucket
 
             found = bucket.listing(files.source)
             manifest = bucket.read_manifest(files.source, found)
