@@ -137,7 +137,7 @@ def first_caption(captions: Sequence[str | None] | None) -> str | None:
 
 
 def captioner_revision(settings: Captioning) -> str:
-    """What exactly runs under the settings' name."""
+    """What exactly runs under the settings' name; UsageError if a model is missing."""
     match settings:
         case MiniCaptioning():
             from item.mini.checkpoint import revision

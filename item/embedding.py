@@ -58,6 +58,10 @@ class DualEncoder(Protocol):
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts, each cut where the model's context ends.
 
+        Parameters
+        ----------
+        texts : of any length
+
         Returns
         -------
         ndarray of shape (n_texts, dimensions), unit rows.
@@ -156,7 +160,7 @@ def clip_files(settings: OpenClip) -> ModelFiles:
 
 
 def dual_encoder_revision(settings: Clip) -> str:
-    """What exactly runs under the settings' name."""
+    """What exactly runs under the settings' name; UsageError if a model is missing."""
     match settings:
         case MiniClip():
             from item.mini.checkpoint import revision

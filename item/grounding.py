@@ -83,14 +83,38 @@ class CropGridGrounder:
     def ground(
         self, pictures: Sequence[Picture], phrases: Sequence[Sequence[str]]
     ) -> tuple[list[Parts], list[list[Grounding]]]:
-        """Each picture's grid of crops, and its phrases' groundings."""
+        """Ground each picture's phrases, and show the crops that they were looked for in.
+
+        Parameters
+        ----------
+        pictures : n uint8 arrays of shape (height, width, 3)
+        phrases : n sequences of phrases
+
+        Returns
+        -------
+        n grids of crops, and n lists with a Grounding for each phrase in order.
+
+        Raises
+        ------
+        ValueError
+            If there are not as many sequences of phrases as pictures.
+        """
         if len(pictures) != len(phrases):
             raise ValueError(f"{len(pictures)} pictures but phrases for {len(phrases)}")
         parts = self.parts(pictures)
         return parts, self.choose(parts, phrases)
 
     def parts(self, pictures: Sequence[Picture]) -> list[Parts]:
-        """Each picture's grid of crops; all crops go to the encoder in one call."""
+        """Embed each picture's grid of crops; all go to the encoder in one call.
+
+        Parameters
+        ----------
+        pictures : n uint8 arrays of shape (height, width, 3)
+
+        Returns
+        -------
+        n grids, in the order of the pictures.
+        """
         grids = [
             crop_grid(picture.shape[1], picture.shape[0], self.settings) for picture in pictures
         ]
@@ -110,7 +134,17 @@ class CropGridGrounder:
     def choose(
         self, parts: Sequence[Parts], phrases: Sequence[Sequence[str]]
     ) -> list[list[Grounding]]:
-        """The best part for each phrase; every distinct phrase is embedded once."""
+        """Choose the best part for each phrase; every distinct phrase is embedded once.
+
+        Parameters
+        ----------
+        parts : n grids of :meth:`parts`
+        phrases : n sequences of phrases
+
+        Returns
+        -------
+        n lists with a Grounding for each phrase in order.
+        """
         distinct = list(dict.fromkeys(phrase for named in phrases for phrase in named))
         if not distinct:
             return [[] for _ in parts]
@@ -143,7 +177,17 @@ class Grounder(Protocol):
     def __call__(
         self, pictures: Sequence[Picture], phrases: Sequence[Sequence[str]]
     ) -> list[list[Grounding]]:
-        """One grounding for each phrase of each picture, in order."""
+        """Find phrases in pictures.
+
+        Parameters
+        ----------
+        pictures : n uint8 RGB arrays of shape (height, width, 3), of any sizes
+        phrases : n sequences of phrases, some of them perhaps empty
+
+        Returns
+        -------
+        n lists with a Grounding for each phrase in order.
+        """
         ...
 
 
@@ -153,7 +197,17 @@ class PartsGrounder(Protocol):
     def ground(
         self, pictures: Sequence[Picture], phrases: Sequence[Sequence[str]]
     ) -> tuple[list[Parts], list[list[Grounding]]]:
-        """Each picture's grid of crops, and a grounding for each of its phrases in order."""
+        """Find phrases in pictures, and embed the crops of a grid.
+
+        Parameters
+        ----------
+        pictures : n uint8 RGB arrays of shape (height, width, 3), of any sizes
+        phrases : n sequences of phrases, some of them perhaps empty
+
+        Returns
+        -------
+        n grids of crops, and n lists with a Grounding for each phrase in order.
+        """
         ...
 
 

@@ -16,7 +16,13 @@ Settings = TypeVar("Settings", bound=BaseModel)
 
 
 def overridden(values: Any, overrides: Mapping[str, Any]) -> Any:
-    """A copy of nested ``values`` with dotted keys, such as ``captioner.beams``, replaced."""
+    """A copy of nested ``values`` with dotted keys, such as ``captioner.beams``, replaced.
+
+    Raises
+    ------
+    UsageError
+        If a key leads through something that is no section.
+    """
     result = copy.deepcopy(values)
     for key, value in overrides.items():
         *parents, last = key.split(".")
@@ -33,7 +39,19 @@ def overridden(values: Any, overrides: Mapping[str, Any]) -> Any:
 
 
 def validated(model: type[Settings], values: Any, what: str) -> Settings:
-    """``values`` as a settings object; UsageError names the key and what is allowed."""
+    """``values`` as a settings object.
+
+    Parameters
+    ----------
+    model : the class of the settings
+    values : by key
+    what : what the user calls them, such as "profile"
+
+    Raises
+    ------
+    UsageError
+        It names each wrong key and what is allowed.
+    """
     if not isinstance(values, Mapping):
         raise UsageError(f"The {what} must be a mapping of keys to values.")
     try:

@@ -166,7 +166,13 @@ def features_schema(dimensions: int) -> pa.Schema:
 
 
 def as_features(rows: pa.Table, dimensions: int) -> pa.Table:
-    """Rows of the last stage in the exact schema of the table, null where no stage ran."""
+    """Rows of the last step in the exact schema of a ``features`` file, null where no step ran.
+
+    Parameters
+    ----------
+    rows : with columns of the schema, embeddings as lists of float32; others are left out
+    dimensions : of the CLIP space
+    """
     schema = features_schema(dimensions)
     columns = [_as_feature(rows, field, dimensions) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)

@@ -277,7 +277,7 @@ class Contributions:
 
     @classmethod
     def of(cls, global_logit: float, logit: float, calibration: Calibration) -> Contributions:
-        """From the logits of a row that has a score."""
+        """From the logits of a row that has a score; a global logit of NaN is none."""
         slope, intercept = calibration.slope, calibration.intercept
         if math.isnan(global_logit):
             return cls(None, float(slope * logit), intercept)
@@ -286,6 +286,7 @@ class Contributions:
 
     @property
     def log_odds(self) -> float:
+        """Their sum, the logit of the score."""
         return (self.whole_picture or 0.0) + self.parts + self.intercept
 
 

@@ -34,7 +34,7 @@ class BoostingModel:
         self._of_image = Booster(model_str=of_image) if of_image is not None else None
 
     def logits(self, columns: NDArray[np.float32]) -> tuple[NDArray, NDArray]:
-        """Columns (n, columns) -> global logits (n,), NaN without global columns, and logits."""
+        """Columns (n, columns) -> global logits (n,), NaN if there are none, and logits (n,)."""
         if not len(columns):
             return np.empty(0), np.empty(0)
         whole = np.asarray(self._whole.predict(columns, raw_score=True))
@@ -56,7 +56,15 @@ class BoostingModel:
 def fit_boosting(
     rows: Rows, settings: HeadSettings, local: NDArray[np.bool_], validation: Rows | None
 ) -> BoostingModel:
-    """Grow both models in this process."""
+    """Grow both models in this process.
+
+    Parameters
+    ----------
+    rows : columns (n, columns), labels (n,) and weights (n,) to train on
+    settings : of the head
+    local : (columns,) which columns speak of objects
+    validation : rows as above that decide when to stop; without them all rounds are grown
+    """
     texts = [
         grow(columns_of(rows, chosen), settings, validation and columns_of(validation, chosen))
         if chosen.any()
@@ -67,7 +75,7 @@ def fit_boosting(
 
 
 def column_sets(local: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """The columns of the global model, and of the whole one."""
+    """The columns of the global model, and of the whole one, both of shape (columns,)."""
     return ~local, np.ones_like(local)
 
 

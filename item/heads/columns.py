@@ -71,6 +71,7 @@ class Group(StrEnum):
 
     @property
     def level(self) -> Level:
+        """Whether the group speaks of the whole image or of its objects."""
         local = self == Group.PARTS or self.startswith("local")
         return Level.LOCAL if local else Level.GLOBAL
 
@@ -95,9 +96,12 @@ class FeatureArrays:
 
     @classmethod
     def of(cls, table: pa.Table) -> FeatureArrays:
-        """From a features table with ``COLUMNS``, all rows of it with status ``ok``.
+        """From a features table with ``COLUMNS``.
 
-        NaN and null in a scalar stay NaN; :meth:`complete` finds such rows.
+        Parameters
+        ----------
+        table : n rows, all of status ``ok``. NaN and null in a scalar stay NaN, a missing
+            embedding becomes NaN; :meth:`complete` finds such rows.
         """
         image = _matrix(table["image_embedding"])
         return cls(
@@ -114,7 +118,7 @@ class FeatureArrays:
         return len(self.image)
 
     def take(self, rows: NDArray) -> FeatureArrays:
-        """The given rows, by index or mask."""
+        """The given rows, by index (k,) or mask (n,)."""
         return FeatureArrays(
             **{field.name: getattr(self, field.name)[rows] for field in fields(self)}
         )
@@ -225,7 +229,18 @@ def fit_statistics(
 
 
 def features(arrays: FeatureArrays, groups: Sequence[Group], statistics: Statistics) -> Floats:
-    """Standardised, perhaps whitened columns of a head, shape (n, columns)."""
+    """Standardised, perhaps whitened columns of a head.
+
+    Parameters
+    ----------
+    arrays : n rows
+    groups : of the head, in its order
+    statistics : of :func:`fit_statistics` for these groups
+
+    Returns
+    -------
+    float32 ndarray of shape (n, columns).
+    """
     raw = raw_features(arrays, groups, statistics)
     columns = (raw - statistics.mean) / statistics.scale
     if len(statistics.whitening):
@@ -236,7 +251,18 @@ def features(arrays: FeatureArrays, groups: Sequence[Group], statistics: Statist
 
 
 def raw_features(arrays: FeatureArrays, groups: Sequence[Group], statistics: Statistics) -> Floats:
-    """Columns of a head before they are standardised, shape (n, columns)."""
+    """Columns of a head before they are standardised.
+
+    Parameters
+    ----------
+    arrays : n rows
+    groups : of the head, in its order
+    statistics : modality means and regressions that the groups need
+
+    Returns
+    -------
+    float32 ndarray of shape (n, columns).
+    """
     image, caption = _modalities(arrays, statistics)
     makers = {
         Group.IMAGE: lambda: image,

@@ -100,7 +100,10 @@ def fit(
 def validation_rows(
     arrays: FeatureArrays, labels: NDArray, settings: HeadSettings, statistics: Statistics
 ) -> tuple[Floats, NDArray, NDArray]:
-    """Columns, labels and weights of validation rows; both labels weigh the same."""
+    """Columns (n, columns), labels (n,) and weights (n,) of validation rows.
+
+    Both labels weigh the same.
+    """
     weights = balanced_weights(labels, np.zeros(len(labels)), Balance.LABEL)
     return features(arrays, settings.groups, statistics), np.asarray(labels), weights
 
@@ -185,7 +188,12 @@ class Training:
         return int(np.random.SeedSequence(place).generate_state(1)[0])
 
     def learn(self, batches: Iterable[Batch]) -> float:
-        """One pass over the training rows; returns their mean weighted loss."""
+        """Go once over the training rows; returns their mean weighted loss (cross-entropy).
+
+        Parameters
+        ----------
+        batches : inputs (n, columns), labels (n,) and weights (n,) each
+        """
         assert self.stage is not None
         self.network.eval()
         self.network.parts[self.stage].train()
@@ -207,7 +215,7 @@ class Training:
 
     @torch.inference_mode()
     def measure(self, validation: Batch) -> Measure:
-        """How good the hierarchy is now."""
+        """How good the hierarchy is now, on inputs (n, columns), labels (n,) and weights (n,)."""
         self.network.eval()
         inputs, labels, weights = (column.to(self.device) for column in validation)
         logits = self.network(inputs)[1]
@@ -219,6 +227,11 @@ class Training:
 
         The best has the highest AUROC, of equal ones the lowest loss; without validation
         rows it is the last.
+
+        Parameters
+        ----------
+        loss : of the training rows, from :meth:`learn`
+        measure : of the validation rows, if there are any
         """
         assert self.stage is not None
         stage = self.stage
@@ -261,7 +274,7 @@ class Training:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from where another training was."""
+        """Go on from where another training was, given its :meth:`state`."""
         self.best = state["best"]
         self.best_measure = Measure(**state["best_measure"]) if state["best_measure"] else None
         self.history = [
@@ -284,7 +297,7 @@ class Training:
 
 
 def tensors_of(rows: tuple[NDArray, NDArray, NDArray]) -> Batch:
-    """Columns, labels and weights as one batch."""
+    """Columns (n, columns), labels (n,) and weights (n,) as float32 tensors."""
     columns, labels, weights = (torch.as_tensor(np.asarray(column, np.float32)) for column in rows)
     return columns, labels, weights
 

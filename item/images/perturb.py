@@ -79,7 +79,13 @@ class Perturbation:
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """The perturbation of a name such as ``jpeg-75``, ``crop-0.8+jpeg-50`` or ``none``."""
+        """The perturbation of a name such as ``jpeg-75``, ``crop-0.8+jpeg-50`` or ``none``.
+
+        Raises
+        ------
+        UsageError
+            If the name is none.
+        """
         return cls() if name == NONE else cls(tuple(name.split("+")))
 
     def __str__(self) -> str:

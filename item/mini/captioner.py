@@ -325,7 +325,13 @@ class MiniCaptioner:
 
 
 def load_decoder(weights: Path | None = None) -> tuple[Decoder, Language]:
-    """The trained decoder and its language, shipped ones unless ``weights`` is given."""
+    """The trained decoder and its language, shipped ones unless ``weights`` is given.
+
+    Raises
+    ------
+    UsageError
+        If a file is missing or damaged.
+    """
     tensors = load_weights("captioner", weights)
     path = (weights or FOLDER / "captioner.safetensors").with_suffix(".json")
     if not path.is_file():

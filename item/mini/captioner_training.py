@@ -89,8 +89,16 @@ def train_captioner(
 ) -> tuple[Decoder, Language]:
     """Cross-entropy training of the decoder, with swapped classes.
 
-    ``start`` is an earlier result to go on from. The decoder is returned in evaluation
-    mode, with its weights averaged over the last steps.
+    Parameters
+    ----------
+    photographs : with captions
+    recipe : how long and how
+    say : hears a line of each epoch
+    start : an earlier result to go on from
+
+    Returns
+    -------
+    The decoder in evaluation mode, its weights averaged over the last steps, and its language.
     """
     torch.manual_seed(recipe.seed)
     chooser = random.Random(recipe.seed)

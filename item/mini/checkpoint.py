@@ -15,7 +15,13 @@ FOLDER = Path(__file__).parent / "weights"
 
 
 def load_weights(name: str, path: Path | None = None) -> dict[str, Tensor]:
-    """Tensors of the model ``name`` in float32, shipped ones unless ``path`` is given."""
+    """Tensors of the model ``name`` in float32, shipped ones unless ``path`` is given.
+
+    Raises
+    ------
+    UsageError
+        If the file is missing or damaged.
+    """
     path = path or FOLDER / f"{name}.safetensors"
     try:
         tensors = load_file(path)
@@ -35,7 +41,7 @@ def save_weights(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def revision(name: str) -> str:
-    """Short SHA-256 of a shipped model's files, the revision that provenance records."""
+    """First 12 hex digits of the SHA-256 of a shipped model's files; UsageError without them."""
     weights = FOLDER / f"{name}.safetensors"
     if not weights.is_file():
         raise UsageError(f"The weights '{weights.name}' are missing: reinstall item.")

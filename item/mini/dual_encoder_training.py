@@ -104,7 +104,7 @@ def train_dual_encoder(
 
 
 def info_nce(logits: Tensor) -> Tensor:
-    """Symmetric InfoNCE: row i belongs to column i."""
+    """Symmetric InfoNCE (Radford et al. 2021) of logits (n, n): row i belongs to column i."""
     target = torch.arange(len(logits))
     return (cross_entropy(logits.float(), target) + cross_entropy(logits.float().T, target)) / 2
 

@@ -103,7 +103,13 @@ def cache_maps(pictures: Sequence[Picture], folder: Path, say: Callable[[str], N
 def load_photographs(
     folder: Path, captions: list[list[str]], phrases: list[list[str]]
 ) -> Photographs:
-    """The cached maps together with captions and phrases, ready for training."""
+    """The cached maps together with captions and phrases, ready for training.
+
+    Parameters
+    ----------
+    folder : of :func:`cache_maps`
+    captions, phrases : of each of its n photographs
+    """
     backbone = Backbone()
     views = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in VIEWS]
     logits = [class_logits(view, backbone) for view in views]
@@ -153,6 +159,7 @@ def _by_picture(cells: NDArray[np.float16], pictures: int) -> NDArray[np.float16
 
 
 def batches(rows: int, size: int, chooser: random.Random) -> Iterator[list[int]]:
+    """The numbers below ``rows`` in random order, ``size`` at a time; what is left over is not."""
     order = list(range(rows))
     chooser.shuffle(order)
     return (order[start : start + size] for start in range(0, rows - size + 1, size))

@@ -214,6 +214,11 @@ def profile_names() -> list[str]:
 def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
     """A profile by its name or its YAML file's path, with dotted keys overridden.
 
+    Parameters
+    ----------
+    name : one of :func:`profile_names`, or the path of a ``.yaml`` file
+    overrides : values by key, such as ``{"captioner.beams": 1}``
+
     Raises
     ------
     UsageError

@@ -41,13 +41,24 @@ class ErrorCounts(Protocol):
     """A detector's verdicts on pictures whose truth is known; ``heads.head.ErrorRates`` is one."""
 
     @property
-    def real_rows(self) -> int: ...
+    def real_rows(self) -> int:
+        """Photographs that it was measured on."""
+        ...
+
     @property
-    def real_flagged(self) -> int: ...
+    def real_flagged(self) -> int:
+        """How many of them it called generated."""
+        ...
+
     @property
-    def generated_rows(self) -> int: ...
+    def generated_rows(self) -> int:
+        """Generated pictures that it was measured on."""
+        ...
+
     @property
-    def generated_flagged(self) -> int: ...
+    def generated_flagged(self) -> int:
+        """How many of them it called generated."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,22 @@ class Prevalence(Estimate):
 
 
 def share(flagged: int, total: int, level: float = 0.95) -> Estimate:
-    """The share ``flagged / total`` and its interval (Wilson 1927), (NaN, 0, 1) of no pictures."""
+    """The share ``flagged / total`` and its interval (Wilson 1927).
+
+    Parameters
+    ----------
+    flagged, total : counts, ``0 <= flagged <= total``
+    level : probability that the interval holds the share
+
+    Returns
+    -------
+    Estimate, (NaN, 0, 1) of no pictures.
+
+    Raises
+    ------
+    ValueError
+        If the counts are impossible.
+    """
     _check(flagged, total, "pictures")
     if total == 0:
         return UNKNOWN
@@ -196,7 +222,14 @@ def share_generated_of_flagged(
 
 
 def in_words(flagged: int, total: int, known: ErrorCounts | None, level: float = 0.95) -> str:
-    """One sentence for a reader who knows no statistics; ``ASSUMPTION`` belongs beside it."""
+    """One sentence for a reader who knows no statistics; ``ASSUMPTION`` belongs beside it.
+
+    Parameters
+    ----------
+    flagged, total : pictures that the detector called generated, and all
+    known : the detector's errors on pictures whose truth is known
+    level : of the intervals
+    """
     prevalence = corrected_prevalence(flagged, total, known, level)
     subject = f"{flagged:,}" if flagged else "None"
     opening = f"{subject} of {total:,} pictures {'was' if flagged < 2 else 'were'} flagged"
