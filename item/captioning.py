@@ -38,6 +38,7 @@ class MiniCaptioning(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Literal["mini"] = "mini"
+    """Which captioner."""
     beams: int = Field(default=3, ge=1, le=16)
     """Width of the beam search; captions are never sampled."""
 
@@ -48,12 +49,17 @@ class TransformersCaptioning(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Literal["transformers"]
+    """Which captioner."""
     files: ModelFiles
+    """Where its files come from."""
     precision: Precision = "float32"
+    """Number type that it runs in."""
     beams: int = Field(default=3, ge=1, le=16)
     """Width of the beam search; captions are never sampled."""
     min_tokens: int = Field(default=5, ge=0)
+    """Least length of a caption."""
     max_tokens: int = Field(default=60, ge=1)
+    """Greatest length of a caption."""
 
     @model_validator(mode="after")
     def _in_order(self) -> TransformersCaptioning:
@@ -68,6 +74,7 @@ class GivenCaptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Literal["given"]
+    """Which captioner."""
 
 
 class NoCaptions(BaseModel):
@@ -76,6 +83,7 @@ class NoCaptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Literal["none"]
+    """Which captioner."""
 
 
 Captioning = Annotated[

@@ -75,6 +75,7 @@ class MiniClip(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Literal["mini"] = "mini"
+    """Which dual encoder."""
 
 
 class OpenClip(BaseModel):
@@ -83,11 +84,13 @@ class OpenClip(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Literal["open_clip"]
+    """Which dual encoder."""
     files: ModelFiles
-    """``source`` may also be one of open_clip's pairs, such as ``ViT-L-14/openai``."""
+    """Where its files come from; ``source`` may also be one of open_clip's pairs, such as ``ViT-L-14/openai``."""
     dimensions: int = Field(ge=1)
     """Length of its embeddings: tables are planned before the model is loaded."""
     precision: Precision = "float32"
+    """Number type that it runs in."""
     compiled: bool = False
     """Whether torch.compile makes it faster after a slow start."""
 
@@ -96,6 +99,7 @@ class CustomClip(CustomModel):
     """A dual encoder of the user's."""
 
     dimensions: int = Field(ge=1)
+    """Length of its embeddings."""
 
 
 Clip = Annotated[

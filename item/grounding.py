@@ -217,8 +217,11 @@ class DetectorGrounding(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Literal["transformers"]
+    """Which grounder."""
     files: ModelFiles
+    """Where its files come from."""
     precision: Precision = "float32"
+    """Number type that it runs in."""
     threshold: float = Field(ge=0, le=1)
     """Least score of a grounded phrase. It depends on the detector: no default."""
     padding: float = Field(default=0.05, ge=0, le=1)

@@ -34,14 +34,14 @@ class RayJobConfiguration(JobConfiguration):
     """Of a job that runs on Ray."""
 
     object_store_gb: float = Field(default=2.0, gt=0)
-    """Memory for rows between stages, in GB; it bounds a run whatever the input's size."""
+    """Memory for rows between stages, in GB, whatever the size of the input."""
 
 
 class PublishingConfiguration(RayJobConfiguration):
     """Of a job that publishes nights, each under a lease; see :mod:`pipelines.tables.lease`."""
 
     lease_seconds: float = Field(default=120.0, ge=1)
-    """After how long a night that a vanished run holds may be taken by another."""
+    """Seconds after which another run may take over the night of a dead run."""
     exclusive_lease: bool = True
     """Whether the storage must be able to create a file only if there is none."""
 

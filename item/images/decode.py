@@ -66,6 +66,7 @@ class Decoding(BaseModel, frozen=True, extra="forbid"):
     max_pixels: int = Field(default=100_000_000, ge=1)
     """A declared width x height above this is rejected before anything is decoded."""
     max_bytes: int = Field(default=64 * 2**20, ge=1)
+    """A larger file is rejected."""
     formats: tuple[Format, ...] = Field(default=get_args(Format), min_length=1)
     """Pillow's names of the formats that are decoded."""
 

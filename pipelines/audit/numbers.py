@@ -64,9 +64,9 @@ class DriftOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     nights: int = Field(default=14, ge=0)
-    """Nights before that it is compared with; 0 compares with none."""
+    """Earlier nights that it is compared with; 0 compares with none."""
     rows_per_night: int = Field(default=100_000, ge=100)
-    """Rows of each such night that are held in memory, at most."""
+    """Rows of each earlier night that are held in memory, at most."""
     psi: float = Field(default=0.25, gt=0)
     """Population stability index above which there is an alarm."""
     alpha: float = Field(default=0.01, gt=0, lt=1)
@@ -94,6 +94,7 @@ class AuditOptions(BaseModel):
     thresholds: Thresholds | None = None
     """Where the verdicts begin, instead of what the head or the manifests say."""
     drift: DriftOptions = DriftOptions()
+    """When a night counts as unlike the nights before it."""
     gallery: int = Field(default=60, ge=0)
     """Most suspicious pictures that are shown."""
     source_share: float = Field(default=0.5, gt=0, le=1)
@@ -105,8 +106,9 @@ class AuditOptions(BaseModel):
     bins: int = Field(default=40, ge=2, le=1000)
     """Bars of the histogram of scores."""
     price_per_hour: HourlyPrice = HourlyPrice()
-    """Prices of which the cost of a run follows; none is said where both are 0."""
+    """Prices from which the report computes the cost of a run; none if both are 0."""
     currency: str = Field(default="USD", max_length=20)
+    """What the prices are in."""
 
 
 @dataclass(frozen=True)

@@ -22,20 +22,20 @@ class FeaturizingOptions(PublishingConfiguration):
     reading: InputOptions = InputOptions()
     """How the input is read."""
     max_error_rate: float = Field(default=0.25, ge=0, le=1)
-    """Largest share of a night's rows, repeated URIs aside, that may be without features.
+    """Largest share of a night's rows, repeated URIs aside, that may have no features.
 
-    Rows that failed for a passing reason and rows rejected for a lasting one count apart.
+    Failed rows and rejected rows are counted separately.
     """
     overwrite: Literal["nothing", "failed", "all"] = "nothing"
-    """Published rows that are computed anew: those that failed for a passing reason, or all."""
+    """Published rows that are computed again: those with status ``failed``, or all."""
     reuse: bool = True
-    """Whether a picture whose bytes came before takes the features that it had then."""
+    """Whether a picture takes the features of an earlier one with the same bytes."""
     reuse_nights: int = Field(default=30, ge=0)
-    """How many of the latest nights are looked through for it; 16 bytes of memory a row."""
+    """Latest nights that are searched for it; 16 bytes of memory a row."""
     rows_per_part: int = Field(default=1024, ge=1)
-    """Rows of a finished part, at most; a kill costs the parts not finished."""
+    """Rows of a finished part, at most; a kill costs the unfinished parts."""
     wait_for_gpus: bool = False
-    """Whether a cluster without a GPU will get one, from its autoscaler; else it is refused."""
+    """Whether to wait for an autoscaler's first GPU; else a cluster without a GPU is refused."""
 
 
 class FeaturizeConfiguration(FeaturizingOptions):
@@ -46,7 +46,7 @@ class FeaturizeConfiguration(FeaturizingOptions):
     output: str = Field(min_length=1)
     """Root of the ``features`` table."""
     perturbation: str = NONE
-    """What is done to each image before it is decoded, as :mod:`item.images.perturb` names it.
+    """A change to each image before it is decoded, as :mod:`item.images.perturb` names it.
 
     ``image_id``, ``byte_count``, size, format and quality are then those of the perturbed
     file; its row is the one of the same ``uri`` in a table of the images as they are.

@@ -48,15 +48,15 @@ class InputOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     kind: Literal["auto", "images", "parquet", "webdataset"] = "auto"
-    uri_roots: tuple[str, ...] = Field(
-        default=(),
-        description="further folders and prefixes below which the URIs of a table may be read",
-    )
-    date: Date | None = Field(
-        default=None, description="for rows without a date and without date=YYYY-MM-DD folders"
-    )
+    """What the input is; ``auto`` looks."""
+    uri_roots: tuple[str, ...] = ()
+    """Further folders and prefixes below which the URIs of a table may be read."""
+    date: Date | None = None
+    """For rows without a date and without ``date=YYYY-MM-DD`` folders; today if unset."""
     rows_per_task: int = Field(default=1024, ge=1)
-    read_threads: int = Field(default=16, ge=1, le=256, description="concurrent reads a task")
+    """Rows that one task reads, at most."""
+    read_threads: int = Field(default=16, ge=1, le=256)
+    """Reads that a task does at once."""
 
 
 @dataclass(frozen=True)

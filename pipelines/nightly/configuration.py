@@ -18,7 +18,7 @@ from pipelines.storage.urls import join
 class NightlyConfiguration(FeaturizingOptions):
     """Everything that ``jobs/nightly.py`` does, and nothing else.
 
-    ``overwrite`` counts for done nights, each of which then gets a new report.
+    ``overwrite`` concerns done nights, each of which then gets a new report.
     """
 
     input: tuple[str, ...] = Field(min_length=1)
@@ -38,7 +38,7 @@ class NightlyConfiguration(FeaturizingOptions):
     """Nights that are featurized together, so that models are loaded once for them; they are
     published one by one."""
     audit: AuditOptions = AuditOptions()
-    """Of the report of each night."""
+    """What each night's report shows."""
 
     @model_validator(mode="after")
     def _names_nights_in_one_way(self) -> NightlyConfiguration:

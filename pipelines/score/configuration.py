@@ -27,7 +27,7 @@ class ScoreConfiguration(PublishingConfiguration):
     overwrite: Literal["nothing", "failed", "all"] = "nothing"
     """With ``all``, scores of another head are replaced; else they are in the way."""
     rows_per_task: int = Field(default=65_536, ge=1)
-    """Rows that a task scores; a kill costs the tasks that were not done."""
+    """Rows that a task scores; a kill costs the unfinished tasks."""
     rows_per_batch: int = Field(default=4096, ge=1)
     """Rows that are scored at once, some 20 KB each."""
     workers: int | None = Field(default=None, ge=1)
@@ -45,10 +45,9 @@ class ImageScoringConfiguration(FeaturizeConfiguration):
     head: str = str(HEAD)
     """Folder or ``s3://`` prefix of a head; by default the one that ships with ``mini``."""
     features: str | None = None
-    """Root of the features of images; beside the scores, with ``-features`` at its end, if
-    unset."""
+    """Where the features of images go; ``OUTPUT-features`` if unset."""
     rows_per_task: int = Field(default=65_536, ge=1)
-    """Rows that a task scores; a kill costs those that were not done."""
+    """Rows that a task scores; a kill costs the unfinished tasks."""
 
     def featurizing(self) -> FeaturizeConfiguration:
         """How the features of images are made."""

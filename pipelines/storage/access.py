@@ -46,11 +46,17 @@ class Storage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     endpoint_url: str | None = None
+    """Address of an S3-compatible server; ``AWS_ENDPOINT_URL`` if unset."""
     anonymous: bool = False
+    """Whether a public bucket is read without credentials."""
     region: str | None = None
+    """Region of the bucket; ``AWS_REGION`` if unset."""
     retries: int = Field(default=5, ge=0, le=100)
-    connect_timeout: float = Field(default=10.0, gt=0, description="seconds")
-    read_timeout: float = Field(default=60.0, gt=0, description="seconds")
+    """Further tries of a request that failed."""
+    connect_timeout: float = Field(default=10.0, gt=0)
+    """Seconds to wait for a connection."""
+    read_timeout: float = Field(default=60.0, gt=0)
+    """Seconds to wait for an answer."""
 
     @field_validator("endpoint_url")
     @classmethod

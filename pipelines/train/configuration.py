@@ -43,6 +43,7 @@ class TrainConfiguration(RayJobConfiguration):
     """Most rows to fit statistics on, to calibrate on, and to validate on, each; and to train
     a logistic head on. All training rows train the others."""
     workers: int = Field(default=1, ge=1)
+    """Processes that train an MLP together."""
     cpus_per_worker: float = Field(default=0.5, gt=0)
     """CPUs that Ray sets aside for a worker; less than one leaves room for reading."""
     gpu: bool = False
