@@ -49,16 +49,17 @@ INTRODUCTION = """\
 
 This page is made by `python docs/make_configuration.py`; do not edit it.
 
-A job takes its defaults, then the file of `--config` (YAML), then its options, then `--set key=value`:
+A job takes its defaults, then the file of `--config` (YAML), then its options, then
+`--set key=value`:
 
 ```bash
 item-audit featurize --input photos/ --output features/ \\
     --set profile.captioner.beams=5 --set max_error_rate=0.1
 ```
 
-Values of `--set` are read as YAML. A key inside a section is written with dots. Unknown keys are refused
-with the allowed ones. `--dry-run` prints the stages, models and resources and stops. Each run writes its
-resolved configuration beside its output, in `_runs/`; `--config` takes it back.
+Values of `--set` are read as YAML. A key inside a section is written with dots. Unknown keys are
+refused with the allowed ones. `--dry-run` prints the stages, models and resources and stops. Each
+run writes its resolved configuration beside its output, in `_runs/`; `--config` takes it back.
 
 Jobs: JOBS. The other commands have options only; `--help` lists them.
 
@@ -100,9 +101,7 @@ def docstrings(settings: Settings) -> dict[str, str]:
         assert isinstance(definition, ast.ClassDef)
         for statement, after in zip(definition.body, definition.body[1:], strict=False):
             match statement, after:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
-                    value=ast.Constant(value=text)
-                ):
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(ast.Constant(text)):
                     found[name] = markdown(str(text))
     return found
 
@@ -232,7 +231,7 @@ def _default(field: _Field) -> str:
         return "its own defaults"
     if value == str(HEAD):
         return "the head of `mini`"
-    if isinstance(value, tuple) and not value or value == {}:
+    if (isinstance(value, tuple) and not value) or value == {}:
         return "none"
     if isinstance(value, (tuple, list)):
         return ", ".join("null" if one is None else f"`{one}`" for one in value)

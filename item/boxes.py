@@ -126,6 +126,7 @@ class CropGrid(BaseModel):
     threshold: float = Field(ge=-1, le=1)
     """Least cosine similarity of a grounded phrase. It depends on the encoder: no default."""
     prompt: str = Field(default="a photo of {phrase}", pattern=r"\{phrase\}")
+    """Sentence in which a phrase is embedded."""
 
 
 def crop_grid(width: int, height: int, grid: CropGrid) -> NDArray[np.float32]:

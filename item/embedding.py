@@ -86,7 +86,7 @@ class OpenClip(BaseModel):
     model: Literal["open_clip"]
     """Which dual encoder."""
     files: ModelFiles
-    """Where its files come from; ``source`` may also be one of open_clip's pairs, such as ``ViT-L-14/openai``."""
+    """Where its files come from; ``source`` may also be a pair such as ``ViT-L-14/openai``."""
     dimensions: int = Field(ge=1)
     """Length of its embeddings: tables are planned before the model is loaded."""
     precision: Precision = "float32"

@@ -26,6 +26,7 @@ class PhraseExtraction(BaseModel):
     version: str = "3.8.0"
     """The pipeline's own version; another may parse captions otherwise and is refused."""
     max_phrases: int = Field(default=5, ge=1)
+    """Most objects of a caption."""
     max_characters: int = Field(default=512, ge=1)
     """Where a caption is cut, at a word's end."""
     dropped_lemmas: tuple[str, ...] = (

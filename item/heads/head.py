@@ -60,9 +60,13 @@ class ErrorRates(BaseModel):
     measured_on: str
     """Which pictures, in words for a reader of a report."""
     real_rows: int = Field(ge=1)
+    """Real pictures among them."""
     real_flagged: int = Field(ge=0)
+    """Real pictures that were called ``likely_generated``."""
     generated_rows: int = Field(ge=1)
+    """Generated pictures among them."""
     generated_flagged: int = Field(ge=0)
+    """Generated pictures that were called ``likely_generated``."""
 
 
 class Description(BaseModel):

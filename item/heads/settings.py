@@ -33,13 +33,17 @@ class Boosting(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rounds: int = Field(default=400, ge=1)
+    """Most trees."""
     learning_rate: float = Field(default=0.05, gt=0, le=1)
+    """Share of each tree's correction that is taken."""
     leaves: int = Field(default=15, ge=2)
+    """Most leaves of a tree."""
     rows_in_leaf: int = Field(default=20, ge=1)
     """Least number of rows that a leaf stands for."""
     columns_share: float = Field(default=0.8, gt=0, le=1)
     """Share of the columns that a tree may look at."""
     l2: float = Field(default=1.0, ge=0)
+    """Penalty on the leaves' values."""
     patience: int = Field(default=40, ge=1)
     """Rounds without a better validation loss after which no more are tried."""
 
@@ -54,6 +58,7 @@ class HeadSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind = Kind.LOGISTIC
+    """Which model."""
     groups: tuple[Group, ...] = (Group.GLOBAL_RESIDUAL, Group.LOCAL_RESIDUAL)
     """Features, in the order of the head's columns."""
     centred: bool = False
@@ -63,8 +68,11 @@ class HeadSettings(BaseModel):
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (512, 256)
     """Widths of the MLP's hidden layers; none makes it linear."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the MLP's units that a step leaves out."""
     learning_rate: float = Field(default=3e-4, gt=0)
+    """Of the MLP, by AdamW."""
     weight_decay: float = Field(default=0.05, ge=0)
+    """Of the MLP, by AdamW."""
     epochs: int = Field(default=40, ge=1)
     """Most epochs of each of the two stages."""
     patience: int = Field(default=6, ge=1)
@@ -72,8 +80,11 @@ class HeadSettings(BaseModel):
     batch_size: int = Field(default=256, ge=1)
     """Rows of a step, of all workers together."""
     seed: int = Field(default=0, ge=0)
+    """Decides the split and all random numbers of the training."""
     balance: Balance = Balance.LABEL
+    """Whether rows are weighed so that labels, or also sources, weigh the same in total."""
     boosting: Boosting = Boosting()
+    """Settings of the kind ``lightgbm``."""
     logistic_c: float = Field(default=0.001, gt=0)
     """Inverse of the penalty of the logistic head, on standardised or whitened columns."""
 

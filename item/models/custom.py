@@ -16,11 +16,13 @@ class CustomModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Literal["custom"]
+    """Says that the model is the user's."""
     load: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     """``package.module:Class``, importable on every node."""
     revision: str = Field(min_length=1)
     """What the user calls this state of the model: features of another one are not mixed."""
     options: dict[str, Any] = {}
+    """Keyword arguments of the class."""
 
 
 def load_custom(settings: CustomModel, *methods: str) -> Any:

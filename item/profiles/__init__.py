@@ -58,12 +58,13 @@ class Resources(BaseModel):
     cpus: float = Field(gt=0)
     """CPUs that Ray sets aside for each worker; all stages run at once and must fit."""
     gpus: float = Field(default=0.0, ge=0)
+    """GPUs for each worker; a fraction shares one."""
     workers_per_cpu: float | None = Field(default=None, gt=0)
     """Workers for each CPU of the cluster, at least one."""
     workers_per_gpu: float | None = Field(default=None, gt=0)
     """Workers for each GPU, where the cluster has some; without either, tasks start freely."""
     most_workers: int | None = Field(default=None, ge=1)
-    """To how many workers a stage grows with its cluster; None keeps the first number."""
+    """To how many workers a stage grows with its cluster; unset, it keeps the first number."""
     with_previous: bool = False
     """In the workers of the model stage before, under that one's resources.
 
@@ -73,7 +74,7 @@ class Resources(BaseModel):
     batch_size: int = Field(ge=1)
     """Rows that a worker is given at once."""
     model_batch_size: int | None = Field(default=None, ge=1)
-    """Inputs that pass through the model at once; None finds what fits into memory."""
+    """Inputs that pass through the model at once; unset, what fits into memory is found."""
 
     @property
     def gpu_share(self) -> float:
@@ -87,10 +88,15 @@ class StageResources(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     decode: Resources
+    """Bytes to pixels."""
     caption: Resources
+    """Pixels to a caption."""
     objects: Resources
+    """Phrases of the caption to boxes."""
     embed: Resources
+    """Image, caption and objects into CLIP space."""
     misalign: Resources
+    """Embeddings to similarities and misalignments."""
 
 
 class About(BaseModel):
@@ -99,10 +105,11 @@ class About(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     licence: str
+    """Name of its licence."""
     gigabytes: float = Field(ge=0)
-    """Of its files."""
+    """Size of its files."""
     memory_gigabytes: float = Field(ge=0)
-    """Of its weights in the profile's precision; batches come on top."""
+    """Size of its weights in the profile's precision; batches need more."""
 
 
 SHAPES_NOTHING: Any = {
@@ -122,14 +129,21 @@ class Profile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    """First part of the feature-set id."""
     decoding: Decoding
+    """How images are decoded."""
     captioner: Captioning
+    """Which captioner, and how it searches."""
     phrases: PhraseExtraction
+    """Which words of a caption count as objects."""
     grounder: GroundingSettings
+    """How objects are found; without ``model``, a crop grid."""
     clip: Clip
+    """Which dual encoder."""
     resources: StageResources
+    """CPUs, GPUs, workers and batch sizes of each stage; no part of the feature-set id."""
     about: dict[str, About] = {}
-    """By member: captioner, grounder, clip."""
+    """Licences and sizes, by ``captioner``, ``grounder`` and ``clip``."""
 
     @property
     def dimensions(self) -> int:
