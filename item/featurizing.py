@@ -5,17 +5,13 @@ The pipelines' stages call these steps, and :class:`Featurizer` does them all in
 
 from __future__ import annotations
 
-import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -23,11 +19,11 @@ from item import misalignment
 from item.boxes import Picture, Size, box_in_picture, crop, full_size_box
 from item.captioning import Captioner, first_caption, load_captioner
 from item.embedding import DualEncoder, load_dual_encoder
-from item.errors import UsageError
 from item.grounding import PartsGrounder, load_grounder
 from item.images.decode import Decoding, decode, image_id
 from item.images.errors import ImageError
 from item.images.file_claims import digital_source_type
+from item.images.given import GivenPicture, content_of
 from item.phrases import PhraseExtractor
 from item.profiles import Profile, load_profile
 from item.tables import EMBEDDING, FEATURE_SET_KEY, ErrorCode, Status, as_features, features_schema
@@ -36,11 +32,7 @@ Embedding = NDArray[np.float32]
 """Unit vector of the CLIP space, of shape (dimensions,)."""
 
 
-Image = bytes | str | os.PathLike[str] | PIL.Image.Image
-"""The content of an image file, the path of one, or a picture in memory."""
-
-
-def featurize(pictures: Iterable[Image], profile: Profile | str = "mini") -> pa.Table:
+def featurize(pictures: Iterable[GivenPicture], profile: Profile | str = "mini") -> pa.Table:
     """Featurize pictures in this process, without Ray.
 
     The first call loads the profile's models, which takes seconds; those of the last profile
@@ -77,21 +69,6 @@ def featurize(pictures: Iterable[Image], profile: Profile | str = "mini") -> pa.
     table = featurizer_of(chosen).featurize([content for content, _ in files], names)
     facts = {FEATURE_SET_KEY: json.dumps(chosen.feature_set_id()).encode()}
     return table.replace_schema_metadata(facts)
-
-
-def content_of(picture: Image) -> tuple[bytes, str | None]:
-    """The file that a picture is, and its path if it has one; UsageError if it is unreadable."""
-    if isinstance(picture, bytes):
-        return picture, None
-    if isinstance(picture, PIL.Image.Image):
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        return buffer.getvalue(), None
-    path = Path(picture)
-    try:
-        return path.read_bytes(), str(path)
-    except OSError as error:
-        raise UsageError(f"The picture {path} cannot be read: {error.strerror}.") from None
 
 
 def featurizer_of(profile: Profile) -> Featurizer:

@@ -203,7 +203,7 @@ class Profile(BaseModel):
         """
         self.check_models()
         updates = {
-            member: getattr(self, member).model_copy(update={"files": files.pinned(source)})
+            member: getattr(self, member).model_copy(update={"files": pinned_files(source)})
             for member, source in self.model_files().items()
         }
         return self.model_copy(update=updates)
