@@ -6,7 +6,6 @@ import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,33 +24,28 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
-@cache
-def names_any(path: Path, *words: str) -> bool:
-    """Whether a test file has one of the words."""
-    text = path.read_text()
-    return any(word in text for word in words)
+RAY_FIXTURES = {"ray_cluster", "own_ray"}
+"""A test that starts Ray uses one of them, directly or through another fixture."""
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark what uses Ray: ``-m 'not ray'`` runs nine tenths of the tests in a third of the time."""
-    if names_any(item.path, "ray_cluster", "RAY_TMPDIR"):
-        item.add_marker(pytest.mark.ray)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use Ray, and run the files that hold some first: they take longest."""
+    files = set()
+    for item in items:
+        if RAY_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.ray)
+            files.add(item.path)
+    items.sort(key=lambda item: item.path not in files)
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With ``-n 2`` one process runs all that uses the session's cluster, the other the rest.
-
-    Tests that start a cluster of their own, in a folder named by RAY_TMPDIR, are of the rest.
-    """
-    from xdist.scheduler import LoadScopeScheduling
-
-    class OneCluster(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return "ray" if names_any(REPOSITORY / file, "ray_cluster") else file
-
-    return OneCluster(config, log)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let Ray start in no test without the mark, nor in a process that such a test starts."""
+    if item.get_closest_marker("ray"):
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", "only-tests-that-use-a-ray-fixture-start-it")
+        return (yield)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ SMALL += ["profile.resources.caption.workers_per_cpu=0.5"]
 
 
 @contextmanager
-def own_ray() -> Iterator[dict[str, str]]:
+def apart() -> Iterator[dict[str, str]]:
     """The environment of commands whose Ray is apart from any other on this machine.
 
     Whatever still runs in the end is ended.
@@ -67,9 +67,9 @@ def own_ray() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def environment() -> Iterator[dict[str, str]]:
-    """For commands that start their own Ray."""
-    with own_ray() as variables:
+def own_ray() -> Iterator[dict[str, str]]:
+    """The environment of commands that start their own Ray."""
+    with apart() as variables:
         yield variables
 
 
@@ -123,10 +123,12 @@ def assert_same(output: Path, expected: Path) -> None:
 # Plans and refusals
 
 
-def test_dry_run_prints_the_plan_and_does_nothing(
-    environment: dict[str, str], dump: Path, tmp_path: Path
-) -> None:
-    result = started(environment, *command(dump, tmp_path / "features"), "--dry-run")
+def test_dry_run_prints_the_plan_and_does_nothing(dump: Path, tmp_path: Path) -> None:
+    result = started(
+        os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        *command(dump, tmp_path / "features"),
+        "--dry-run",
+    )
     assert result.returncode == 0, result.stderr
     for words in ("'rows': 24", NIGHT, "'captioner': 'mini@", "'stage': 'findobjects'"):
         assert words in result.stdout
@@ -148,20 +150,20 @@ def test_dry_run_prints_the_plan_and_does_nothing(
     ],
 )
 def test_mistake_is_one_sentence_and_exit_code_2(
-    environment: dict[str, str], dump: Path, tmp_path: Path, arguments: list[str], says: str
+    dump: Path, tmp_path: Path, arguments: list[str], says: str
 ) -> None:
     output = tmp_path / "features"
-    result = started(environment, *command(dump, output), *arguments)
-    assert result.returncode == 2
+    result = CliRunner().invoke(app, [*command(dump, output)[1:], *arguments])
+    assert result.exit_code == 2
     [line] = result.stderr.splitlines()
     assert line.startswith("error: ") and says in line and line.endswith(".")
     assert result.stdout == ""
     assert not output.exists()
 
 
-def test_help_fits_a_screen_and_gives_an_example(environment: dict[str, str]) -> None:
-    result = started(environment | {"COLUMNS": "80"}, "jobs/featurize.py", "--help")
-    assert result.returncode == 0
+def test_help_fits_a_screen_and_gives_an_example() -> None:
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["--help"])
+    assert result.exit_code == 0
     assert "Example: python jobs/featurize.py" in result.stdout
     assert len(result.stdout.splitlines()) <= 30
 
@@ -231,13 +233,15 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(dump: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(
+    own_ray: dict[str, str], dump: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The output of a submitted job that nothing happened to.
 
     As the README says it: what git ignores, such as the environment, is not sent.
     """
     output = tmp_path_factory.mktemp("undisturbed") / "features"
-    with own_ray() as environment, cluster(environment) as address:
+    with apart() as environment, cluster(environment) as address:
         submit = ["ray", "job", "submit", "--address", address, "--working-dir", "."]
         result = subprocess.run(
             [*submit, "--", "python", *command(dump, output)],
@@ -302,7 +306,7 @@ def staged(output: Path) -> dict[Path, str]:
 
 
 def test_killed_run_resumes_and_gives_the_table_of_the_submitted_job(
-    environment: dict[str, str], dump: Path, undisturbed: Path, tmp_path: Path
+    own_ray: dict[str, str], dump: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "features"
     reader = Reader(output)
@@ -310,7 +314,7 @@ def test_killed_run_resumes_and_gives_the_table_of_the_submitted_job(
     process = subprocess.Popen(
         [sys.executable, *command(dump, output)],
         cwd=REPOSITORY,
-        env=environment,
+        env=own_ray,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -323,7 +327,7 @@ def test_killed_run_resumes_and_gives_the_table_of_the_submitted_job(
     assert not list(output.glob("date=*")), "the run was published before it could be killed"
     kept = sum(pq.read_metadata(path).num_rows for path in staged(output))
 
-    result = started(environment, *command(dump, output))
+    result = started(own_ray, *command(dump, output))
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1].startswith("Open it:")
     reader.done.set()

@@ -190,8 +190,7 @@ class Finished:
 
 
 @pytest.fixture(scope="module")
-def finished(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Finished:
-    request.getfixturevalue("ray_cluster")
+def finished(ray_cluster: None, tmp_path_factory: Any) -> Finished:
     folder = tmp_path_factory.mktemp("finished")
     dump = make(folder / "dump", DUMP)
     manifest = run(dump, folder / "features")
@@ -328,9 +327,8 @@ def test_kill_between_publishing_and_the_manifest_leaves_a_night_that_can_be_run
 
 
 @pytest.fixture(scope="module")
-def tables(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Finished:
+def tables(ray_cluster: None, tmp_path_factory: Any) -> Finished:
     """One table with pictures inside and one that names them."""
-    request.getfixturevalue("ray_cluster")
     folder = tmp_path_factory.mktemp("tables")
     first, second, third = list(GOOD)[:3]
     pictures = {
@@ -392,11 +390,8 @@ def test_tables_run_again_change_nothing(tables: Finished) -> None:
 
 
 @pytest.fixture(scope="module")
-def stopped(
-    request: pytest.FixtureRequest, s3: Any
-) -> tuple[str, str, ErrorRateError, dict[str, Any]]:
+def stopped(ray_cluster: None, s3: Any) -> tuple[str, str, ErrorRateError, dict[str, Any]]:
     """Input, output, error and manifest of a night with three bad files of four."""
-    request.getfixturevalue("ray_cluster")
     s3.client.create_bucket(Bucket="stopped")
     broken = {"a.jpg": b"", "b.jpg": b"", "c.jpg": b"<html>", "d.png": GOOD["astronaut-00.png"]}
     s3.fill("stopped", {f"crawl/date={NIGHT}/{name}": broken[name] for name in broken})

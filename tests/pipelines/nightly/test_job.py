@@ -63,13 +63,12 @@ def files(folder: Path) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def audited(request: pytest.FixtureRequest, tmp_path_factory: Any) -> tuple[Path, Path]:
+def audited(ray_cluster: None, tmp_path_factory: Any) -> tuple[Path, Path]:
     """A dump of two nights and what became of it.
 
     First night: four pictures, one of them twice, and two broken files. Second night: two
     pictures of the first, two new ones.
     """
-    request.getfixturevalue("ray_cluster")
     folder: Path = tmp_path_factory.mktemp("nights")
     first = {f"crawl/{name}": PICTURES[name] for name in NAMES[:4]}
     first |= {

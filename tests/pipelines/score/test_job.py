@@ -94,9 +94,8 @@ def run(folder: Path, **settings: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def scored(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Path:
+def scored(ray_cluster: None, tmp_path_factory: Any) -> Path:
     """A folder with features and scores of two nights."""
-    request.getfixturevalue("ray_cluster")
     folder: Path = tmp_path_factory.mktemp("scored")
     write_features(str(folder / "features"), **{NIGHTS[0]: 30, NIGHTS[1]: 12})
     manifest = run(folder)

@@ -33,10 +33,8 @@ def epochs(manifest: dict[str, Any]) -> list[tuple[str, int]]:
 
 
 @pytest.fixture(scope="module")
-def first(features: str, request: pytest.FixtureRequest) -> Path:
+def first(ray_cluster: None, features: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A head that one worker trained."""
-    request.getfixturevalue("ray_cluster")
-    tmp_path_factory = request.getfixturevalue("tmp_path_factory")
     output = tmp_path_factory.mktemp("first") / "head"
     train_head(plan_training(configured(features, output)))
     return output
