@@ -23,23 +23,6 @@ from pipelines.tables.row_keys import RowKeys
 NAME = "evidence.parquet"
 
 
-class AllBut(RowKeys):
-    """Every key except some: what a reader leaves out that is to read only these."""
-
-    def __init__(self, wanted: RowKeys) -> None:
-        super().__init__()
-        self.wanted = wanted
-
-    def __len__(self) -> int:
-        return 1  # never empty, which would mean that nothing is left out
-
-    def contains(
-        self, dates: Sequence[str], uris: Sequence[str], occurrences: Sequence[int]
-    ) -> np.ndarray:
-        """Return a bool array that says for each key whether it is not wanted."""
-        return ~self.wanted.contains(dates, uris, occurrences)
-
-
 def keep(
     root: str,
     night: str,
@@ -66,9 +49,9 @@ def keep(
     How many pictures are kept.
     """
     wanted = pa.table({"uri": uris, "occurrence": np.zeros(len(uris), np.int32)})
-    keys = AllBut(RowKeys.of(wanted, date=night))
+    keys = RowKeys.of(wanted, date=night)
     rows: list[dict[str, Any]] = []
-    inputs = [Reading(plan, keys) for plan in plans]
+    inputs = [Reading(plan, wanted=keys) for plan in plans]
     if len(uris) and inputs:
         images = reading.read(inputs, storage, max_bytes=decoding.max_bytes)
         small = images.map_batches(

@@ -221,7 +221,7 @@ def _process(work: Sequence[_ToDo], tally: Any) -> Iterable[dict[str, Any]]:
     """Run the stages on what is left; yields each part as it is finished."""
     configuration, profile = work[0].job.configuration, work[0].job.configuration.profile
     images = reading.read(
-        [Reading(one.job.plan, one.finished, one.job.work) for one in work],
+        [Reading(one.job.plan, one.finished, work=one.job.work) for one in work],
         configuration.storage,
         max_bytes=profile.decoding.max_bytes,
         # As a decoding task: Ray then reads and decodes in one, without a copy between.

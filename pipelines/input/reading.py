@@ -44,7 +44,7 @@ from pipelines.storage.access import Storage, reason
 from pipelines.storage.allowed import Location, Roots
 from pipelines.storage.fetching import TooLargeError, fetch
 from pipelines.storage.urls import is_s3, join, redact
-from pipelines.tables.row_keys import RowKeys
+from pipelines.tables.row_keys import RowChoice, RowKeys
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +55,13 @@ class Reading:
     ----------
     plan : what `plan` returned
     finished : keys of rows to leave out, whose bytes are not read
+    wanted : keys of the only rows to read, all if None
     work : if given, a column of this name says it of each row
     """
 
     plan: InputPlan
     finished: RowKeys | None = None
+    wanted: RowKeys | None = None
     work: str | None = None
 
 
@@ -90,15 +92,15 @@ def read(
         While the dataset is consumed, if a whole table or archive cannot be reached.
     """
     readers = [piece_reader(one.plan, storage, max_bytes=max_bytes) for one in inputs]
-    finished = [ray.put(one.finished) if one.finished else None for one in inputs]
+    choices = [ray.put(RowChoice(one.finished or RowKeys(), one.wanted)) for one in inputs]
     works = [one.work for one in inputs]
 
     def read_pieces(batch: pa.Table) -> Iterator[pa.Table]:
         for number, piece in zip(
             batch["input"].to_pylist(), batch["piece"].to_pylist(), strict=True
         ):
-            keys = RowKeys() if finished[number] is None else ray.get(finished[number])
-            for table in readers[number](pickle.loads(piece), keys):  # made a few lines below
+            choice = ray.get(choices[number])
+            for table in readers[number](pickle.loads(piece), choice):  # made a few lines below
                 yield _marked(table, works[number])
         tell_retries(tally)
 
@@ -119,8 +121,8 @@ def _marked(table: pa.Table, work: str | None) -> pa.Table:
 
 def piece_reader(
     plan: InputPlan, storage: Storage, *, max_bytes: int
-) -> Callable[[Piece, RowKeys], Iterator[pa.Table]]:
-    """Return what reads one piece of the plan, but for given keys, as tables.
+) -> Callable[[Piece, RowChoice], Iterator[pa.Table]]:
+    """Return what reads the chosen rows of one piece of the plan, as tables.
 
     It may be pickled, and yields at least one table a piece, if an empty one.
     """
@@ -141,7 +143,7 @@ def count_left(plan: InputPlan, finished: RowKeys, storage: Storage) -> int | No
         return plan.rows
     reader = _Reader.of(plan, storage, max_bytes=0)
     with ThreadPoolExecutor(min(plan.read_threads, 8)) as pool:
-        counts = list(pool.map(partial(reader.count, finished=finished), plan.pieces))
+        counts = list(pool.map(partial(reader.count, choice=RowChoice(finished)), plan.pieces))
     return None if None in counts else sum(count or 0 for count in counts)
 
 
@@ -167,44 +169,44 @@ class _Reader:
             max_bytes=max_bytes,
         )
 
-    def tables(self, piece: Piece, finished: RowKeys) -> Iterator[pa.Table]:
+    def tables(self, piece: Piece, choice: RowChoice) -> Iterator[pa.Table]:
         """Yield tables of about `TABLE_BYTES` at most; at least one, if an empty one."""
-        return tables(self._with_bytes(self._rows(piece, finished)))
+        return tables(self._with_bytes(self._rows(piece, choice)))
 
-    def _rows(self, piece: Piece, finished: RowKeys) -> Iterator[InputRow]:
-        """Yield the rows that are not in `finished`; some still point at their bytes."""
+    def _rows(self, piece: Piece, choice: RowChoice) -> Iterator[InputRow]:
+        """Yield the chosen rows; some still point at their bytes."""
         if isinstance(piece, ImageFiles):
-            yield from self._image_rows(piece, finished)
+            yield from self._image_rows(piece, choice)
             return
         with _stops_the_run(uri_of(self.root, piece.name)):
             if isinstance(piece, ParquetRows):
-                yield from self._parquet_rows(piece, finished)
+                yield from self._parquet_rows(piece, choice)
             else:
                 yield from webdataset.rows(
                     self.root,
                     piece.name,
                     date_in(piece.name) or self.default_date,
-                    finished,
+                    choice,
                     self.storage,
                     max_bytes=self.max_bytes,
                 )
 
-    def count(self, piece: Piece, finished: RowKeys) -> int | None:
+    def count(self, piece: Piece, choice: RowChoice) -> int | None:
         """Return how many rows `tables` would hold, or None if that takes reading all."""
         if isinstance(piece, ImageFiles):
-            return sum(1 for _ in self._images_left(piece, finished))
+            return sum(1 for _ in self._images_left(piece, choice))
         with _stops_the_run(uri_of(self.root, piece.name)):
             if isinstance(piece, ParquetRows):
                 return sum(
                     len(batch.left)
                     for group in self._groups(piece)
-                    for batch in self._parquet_left(group, group.keys, finished)
+                    for batch in self._parquet_left(group, group.keys, choice)
                 )
             keys = webdataset.keys(self.root, piece.name, self.storage)
             if keys is None:
                 return None
             dates = [date_in(piece.name) or self.default_date] * len(keys)
-            done = finished.contains(dates, [uri for uri, _ in keys], [count for _, count in keys])
+            done = choice.leaves_out(dates, [uri for uri, _ in keys], [count for _, count in keys])
             return int(np.count_nonzero(~done))
 
     def _with_bytes(self, rows: Iterator[InputRow]) -> Iterator[InputRow]:
@@ -237,17 +239,17 @@ class _Reader:
     # Image files
 
     def _images_left(
-        self, piece: ImageFiles, finished: RowKeys
+        self, piece: ImageFiles, choice: RowChoice
     ) -> Iterator[tuple[str, int, str, str]]:
         """Yield name, size, URI and date of each file to be read."""
         uris = [uri_of(self.root, name) for name in piece.names]
         dates = [date_in(name) or self.default_date for name in piece.names]
-        done = finished.contains(dates, uris, [0] * len(uris))
+        done = choice.leaves_out(dates, uris, [0] * len(uris))
         return compress(zip(piece.names, piece.sizes, uris, dates, strict=True), ~done)
 
-    def _image_rows(self, piece: ImageFiles, finished: RowKeys) -> Iterator[InputRow]:
+    def _image_rows(self, piece: ImageFiles, choice: RowChoice) -> Iterator[InputRow]:
         roots = Roots(self.roots)
-        for name, size, uri, date in self._images_left(piece, finished):
+        for name, size, uri, date in self._images_left(piece, choice):
             row = InputRow(uri, date, source_in(name), size=size)
             # A listed name is a path and never a URL, whatever it looks like.
             if is_s3(self.root):
@@ -274,7 +276,7 @@ class _Reader:
                 first = stop
 
     def _parquet_left(
-        self, group: _Group, columns: frozenset[str], finished: RowKeys
+        self, group: _Group, columns: frozenset[str], choice: RowChoice
     ) -> Iterator[_Batch]:
         """Read `columns` of those rows of the piece that are in this group."""
         piece = group.piece
@@ -295,19 +297,19 @@ class _Reader:
                 }
                 keys = keys_of(batch, self.root, piece.name, low, default)
                 repeated = occurrences[low - piece.start : high - piece.start].tolist()
-                done = finished.contains(keys.dates, keys.uris, repeated)
+                done = choice.leaves_out(keys.dates, keys.uris, repeated)
                 yield _Batch(low, batch, keys, repeated, np.flatnonzero(~done).tolist())
             start += count
 
-    def _parquet_rows(self, piece: ParquetRows, finished: RowKeys) -> Iterator[InputRow]:
+    def _parquet_rows(self, piece: ParquetRows, choice: RowChoice) -> Iterator[InputRow]:
         for group in self._groups(piece):
-            if len(finished) and not any(
-                batch.left for batch in self._parquet_left(group, group.keys, finished)
+            if not choice.takes_all and not any(
+                batch.left for batch in self._parquet_left(group, group.keys, choice)
             ):
                 continue
             reached = -1
             try:
-                for number, row in self._numbered_rows(group, group.columns, finished):
+                for number, row in self._numbered_rows(group, group.columns, choice):
                     reached = number
                     yield row
                 continue
@@ -315,17 +317,17 @@ class _Reader:
                 if not is_damage(error):
                     raise
             # The keys were readable when the input was planned, so each lost row has its name.
-            for number, row in self._numbered_rows(group, group.keys, finished):
+            for number, row in self._numbered_rows(group, group.keys, choice):
                 if number > reached:
                     yield row if row.occurrence else row.fail(ErrorCode.UNREADABLE_ARCHIVE)
 
     def _numbered_rows(
-        self, group: _Group, columns: frozenset[str], finished: RowKeys
+        self, group: _Group, columns: frozenset[str], choice: RowChoice
     ) -> Iterator[tuple[int, InputRow]]:
         """Yield number and row for those of the piece that are in this group and to do."""
         roots = Roots(self.roots)
         folder = os.path.dirname(join(self.root, group.piece.name))
-        for batch in self._parquet_left(group, columns, finished):
+        for batch in self._parquet_left(group, columns, choice):
             for index, row in batch.rows(source_in(group.piece.name)):
                 if row.occurrence:
                     row.fail(ErrorCode.DUPLICATE_URI)

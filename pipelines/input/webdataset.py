@@ -20,7 +20,7 @@ from pipelines.input.tars import DamagedError, Member, Tar
 from pipelines.storage.access import Storage, filesystem
 from pipelines.storage.fetching import TooLargeError
 from pipelines.storage.urls import is_s3, join, redact
-from pipelines.tables.row_keys import RowKeys
+from pipelines.tables.row_keys import RowChoice
 
 logger = logging.getLogger(__name__)
 
@@ -32,18 +32,18 @@ def rows(
     root: str,
     name: str,
     date: str,
-    finished: RowKeys,
+    choice: RowChoice,
     storage: Storage,
     *,
     max_bytes: int,
 ) -> Iterator[InputRow]:
-    """Yield the rows of an archive that are not in `finished`, in order.
+    """Yield the rows of an archive that are chosen, in order.
 
     Parameters
     ----------
     root, name : where the archive is
     date : date of all its rows
-    finished : keys of rows to leave out
+    choice : which rows
     storage : how S3 is reached
     max_bytes : size above which a member is rejected unread
     """
@@ -67,7 +67,7 @@ def rows(
                     continue
                 row = InputRow(_member_uri(archive, member), date, _stem(name), seen[member.name])
                 seen[member.name] += 1
-                done = finished.contains([date], [row.uri], [row.occurrence])[0]
+                done = choice.leaves_out([date], [row.uri], [row.occurrence])[0]
                 whole = _fill(row, member, tar, max_bytes, read=not done)
                 sample.add_image(member, None if done else row)
                 if not whole:
@@ -76,7 +76,7 @@ def rows(
             broken = str(error)
     loose += sample.loose
     yield from sample.rows()
-    if broken and not finished.contains([date], [archive], [0])[0]:
+    if broken and not choice.leaves_out([date], [archive], [0])[0]:
         yield InputRow(archive, date, _stem(name)).fail(ErrorCode.UNREADABLE_ARCHIVE, broken)
     if loose:
         logger.warning("%s: %d side files lie beside no image.", redact(archive), loose)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import numpy as np
@@ -50,6 +51,29 @@ class RowKeys:
         wanted = _key_hashes(dates, uris, occurrences)
         found = np.searchsorted(self._hashes, wanted).clip(max=len(self._hashes) - 1)
         return np.asarray(self._hashes[found] == wanted)
+
+
+@dataclass(frozen=True)
+class RowChoice:
+    """Which rows of an input are read: those that are wanted and not finished."""
+
+    finished: RowKeys = field(default_factory=RowKeys)
+    wanted: RowKeys | None = None
+    """All of them if None."""
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether no row is left out."""
+        return self.wanted is None and not len(self.finished)
+
+    def leaves_out(
+        self, dates: Sequence[str], uris: Sequence[str], occurrences: Sequence[int]
+    ) -> np.ndarray:
+        """Return a bool array that says for each key whether its row is not read."""
+        left_out = self.finished.contains(dates, uris, occurrences)
+        if self.wanted is not None:
+            left_out |= ~self.wanted.contains(dates, uris, occurrences)
+        return left_out
 
 
 def _key_hashes(

@@ -15,7 +15,7 @@ from item.tables import IMAGES
 from pipelines.input.plan import InputOptions, InputPlan, plan
 from pipelines.input.reading import piece_reader
 from pipelines.storage.access import Storage
-from pipelines.tables.row_keys import RowKeys
+from pipelines.tables.row_keys import RowChoice, RowKeys
 
 TODAY = date(2026, 1, 31)
 
@@ -28,19 +28,24 @@ def planned(path: object, **options: Any) -> InputPlan:
     return plan(str(path), InputOptions(**options), STORAGE, TODAY)
 
 
-def rows_of(plan: InputPlan, finished: RowKeys | None = None, max_bytes: int = 1 << 20) -> Rows:
+def rows_of(
+    plan: InputPlan,
+    finished: RowKeys | None = None,
+    max_bytes: int = 1 << 20,
+    wanted: RowKeys | None = None,
+) -> Rows:
     """Read a plan as its tasks do, without Ray; checks schema and count."""
-    tables = tables_of(plan, finished, max_bytes)
+    tables = tables_of(plan, RowChoice(finished or RowKeys(), wanted), max_bytes)
     assert all(table.schema == IMAGES for table in tables)
     rows = pa.concat_tables(tables).to_pylist()
-    assert finished is not None or plan.rows in (None, len(rows))
+    assert finished is not None or wanted is not None or plan.rows in (None, len(rows))
     assert {row["date"] for row in rows} <= set(plan.dates)
     return rows
 
 
-def tables_of(plan: InputPlan, finished: RowKeys | None, max_bytes: int) -> list[pa.Table]:
+def tables_of(plan: InputPlan, choice: RowChoice | None, max_bytes: int) -> list[pa.Table]:
     read_piece = piece_reader(plan, STORAGE, max_bytes=max_bytes)
-    return [table for piece in plan.pieces for table in read_piece(piece, finished or RowKeys())]
+    return [table for piece in plan.pieces for table in read_piece(piece, choice or RowChoice())]
 
 
 def make(root: Path, files: dict[str, bytes]) -> Path:

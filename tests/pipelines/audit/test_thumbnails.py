@@ -11,8 +11,7 @@ from PIL import Image
 
 from item.images.decode import Decoding, image_id
 from item.tables import EVIDENCE
-from pipelines.audit.thumbnails import NAME, AllBut, keep
-from pipelines.tables.row_keys import RowKeys
+from pipelines.audit.thumbnails import NAME, keep
 from tests.support.dumps import STORAGE, keys_of, make, planned, rows_of
 from tests.support.photographs import photographs
 
@@ -22,17 +21,10 @@ NIGHT = "2026-01-31"
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("ray_cluster")]
 
 
-def test_all_but_leaves_out_what_is_not_wanted() -> None:
-    rows = [{"uri": uri, "date": NIGHT, "occurrence": 0} for uri in "ab"]
-    wanted = AllBut(keys_of(rows))
-    assert wanted.contains([NIGHT] * 3, ["a", "b", "c"], [0] * 3).tolist() == [False, False, True]
-    assert len(AllBut(RowKeys())) == 1
-
-
 def test_reader_reads_the_wanted_pictures_alone(tmp_path: Path) -> None:
     plan = planned(make(tmp_path, PICTURES))
     second = sorted(PICTURES)[1]
-    rows = rows_of(plan, AllBut(keys_of([{"uri": second, "date": NIGHT, "occurrence": 0}])))
+    rows = rows_of(plan, wanted=keys_of([{"uri": second, "date": NIGHT, "occurrence": 0}]))
     assert [row["uri"] for row in rows] == [second]
     assert rows[0]["bytes"] == PICTURES[second]
 
