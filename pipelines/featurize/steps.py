@@ -38,7 +38,7 @@ def stages(profile: Profile, perturbation: str = NONE, register: Any = None) -> 
     perturb = [] if perturbation == NONE else [Perturb(profile, perturbation)]
     to_pixels: list[Stage] = [
         *perturb,  # bytes -> bytes | error
-        Identify(profile, register),  # bytes -> image_id; known pictures step aside
+        Identify(profile, register),  # bytes -> image_id; known pictures skip the models
         Decode(profile),  # bytes -> pixels, size, format | error
     ]
     if profile.embeds_only:
@@ -105,7 +105,7 @@ class Perturb(Stage):
 
 
 class Identify(Stage):
-    """Bytes to their SHA-256. Rows whose picture another row has step aside, as ``pending``."""
+    """Bytes to their SHA-256. Rows whose picture another row has are set aside as ``pending``."""
 
     inputs: ClassVar = ("bytes", "uri", "date", "occurrence")
     outputs: ClassVar[Mapping[str, pa.DataType]] = {

@@ -42,7 +42,7 @@ class Counts:
 
 @ray.remote(num_cpus=0)
 class Tally:
-    """Counts rows as the last stage lets them go; the workers of all machines report here."""
+    """Counts rows as they leave the last stage; the workers of all machines report here."""
 
     def __init__(self) -> None:
         self.rows = 0
