@@ -62,7 +62,8 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+# A changelog names files that are gone.
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=name)
 def test_paths_of_the_repository_exist(page: Path) -> None:
     places = "|".join(FOLDERS)
     text = page.read_text()
