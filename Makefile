@@ -1,4 +1,4 @@
-# make demo | test | test-fast | test-lowest | lint | bench | clean. Each makes the environment it needs, once.
+# make demo | test | test-fast | test-lowest | lint | docs | bench | clean. Each makes the environment it needs, once.
 # With another Python: make test PYTHON=python3.12
 
 PYTHON ?= python3
@@ -17,7 +17,7 @@ SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-lowest lint bench clean
+.PHONY: help demo test test-fast test-lowest lint docs bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make test-fast    run the tests that need no Ray"
 	@echo "make test-lowest  run them with the oldest versions that pyproject.toml allows"
 	@echo "make lint    check style, types and imports"
+	@echo "make docs    make docs/configuration.md anew"
 	@echo "make bench   measure throughput on DATA=folder, Parquet with uri and bytes"
 	@echo "make clean   remove everything made here but the environment, $(VENV)/"
 
@@ -49,6 +50,9 @@ lint: $(TEST)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
+
+docs: $(TEST)
+	$(BIN)/python docs/make_configuration.py
 
 bench: $(DEMO)
 	$(BIN)/python benchmarks/throughput.py --data $(DATA)
