@@ -20,10 +20,10 @@ from numpy.typing import ArrayLike, NDArray
 from item.boxes import Box
 from item.errors import UsageError
 from item.heads.columns import COLUMNS
-from item.text import printable
 from item.heads.head import Head
 from item.statistics.calibration import Abstention, Calibration, Verdict
 from item.tables import BOX, ErrorCode, features_schema
+from item.text import printable
 
 LONGEST_PHRASE = 36
 """Characters of a phrase that a sentence shows."""
@@ -229,7 +229,9 @@ _REFUSALS = pa.array(
         "Not scored: its features hold numbers that are missing or not finite.",
     ]
 )
-_SCORES = pa.array(["below 0.01", *(f"0.{hundredth:02}" for hundredth in range(1, 100)), "above 0.99"])
+_SCORES = pa.array(
+    ["below 0.01", *(f"0.{hundredth:02}" for hundredth in range(1, 100)), "above 0.99"]
+)
 _SIMILARITIES = pa.array([f"{hundredth / 100:.2f}" for hundredth in range(-100, 101)])
 
 
@@ -413,7 +415,9 @@ def _table(row: Mapping[str, Any], dimensions: int) -> pa.Table:
     fields = [field for field in schema if field.name in needed]
     try:
         # As pandas has it, null is NaN in columns of text too.
-        columns = [pa.array([row.get(field.name)], field.type, from_pandas=True) for field in fields]
+        columns = [
+            pa.array([row.get(field.name)], field.type, from_pandas=True) for field in fields
+        ]
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         raise UsageError(
             f"The row is not one of a features table with embeddings of {dimensions} dimensions, "
@@ -437,4 +441,3 @@ def _where(named: NamedObject) -> str:
         return "somewhere in the picture"
     x0, y0, x1, y1 = named.box
     return f"x {x0:.0f} to {x1:.0f}, y {y0:.0f} to {y1:.0f}"
-
