@@ -9,9 +9,8 @@ BIN := $(VENV)/bin
 DEMO := $(VENV)/.installed-demo
 TEST := $(VENV)/.installed-test
 
-# Two processes; each takes a file after the other, and makes its fixtures once. Files with Ray,
-# which take longest, come first.
-SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
+# Two processes: one runs all files that use the session's cluster, the other the rest.
+SPREAD := -n 2 --dist loadgroup
 
 # Every worker of Ray is a new Python: without compiled files each compiles all of torch again.
 unexport PYTHONDONTWRITEBYTECODE

@@ -29,13 +29,21 @@ RAY_FIXTURES = {"ray_cluster", "own_ray"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use Ray, and run the files that hold some first: they take longest."""
-    files = set()
+    """Mark the tests that use Ray, and say which run in one process.
+
+    All files with a test of the session's cluster share a process, so that there is one cluster;
+    any other file is a group of its own. Two clusters at once on two cores take longer.
+    """
+    with_cluster = set()
     for item in items:
-        if RAY_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        fixtures = RAY_FIXTURES.intersection(getattr(item, "fixturenames", ()))
+        if fixtures:
             item.add_marker(pytest.mark.ray)
-            files.add(item.path)
-    items.sort(key=lambda item: item.path not in files)
+        if "ray_cluster" in fixtures:
+            with_cluster.add(item.path)
+    for item in items:
+        group = "ray" if item.path in with_cluster else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -18,7 +18,7 @@ from item.models.files.source import ModelFiles, check, local_folder, pinned, re
 from tests.support.flaky_s3 import FlakyS3
 from tests.support.model_files import COMMIT, mirrored, tiny_model, weights, write
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from item.models.files.source import ModelFiles, check, local_folder, pinned, re
 from tests.support.hub_server import HubServer
 from tests.support.model_files import own_hub, tiny_model, weights
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[4]
 TINY = ModelFiles(source="org/tiny")
 EVERY_CALL = pytest.mark.parametrize("call", [check, local_folder])
 
