@@ -29,11 +29,10 @@ from benchmarks.training_speed import synthetic
 from item.heads.columns import Group
 from item.heads.head import Head
 from item.mini import HEAD
-from item.tables import OBJECT, SCHEMA_VERSION
+from item.tables import OBJECT, SCHEMA_VERSION, encoded
 from pipelines.runtime.start import start_ray
 from pipelines.score.configuration import ScoreConfiguration
 from pipelines.score.job import COLUMNS, plan_scoring, run_scoring
-from pipelines.tables.provenance import encoded
 
 ROWS_IN_GROUP = 1024
 """Of a features file, as featurizing leaves it."""

@@ -5,7 +5,6 @@ The pipelines' stages call these steps, and :class:`Featurizer` does them all in
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -26,7 +25,7 @@ from item.images.file_claims import digital_source_type
 from item.images.given import GivenPicture, content_of
 from item.phrases import PhraseExtractor
 from item.profiles import Profile, load_profile
-from item.tables import EMBEDDING, FEATURE_SET_KEY, ErrorCode, Status, as_features, features_schema
+from item.tables import EMBEDDING, ErrorCode, Status, as_features, encoded, features_schema
 
 Embedding = NDArray[np.float32]
 """Unit vector of the CLIP space, of shape (dimensions,)."""
@@ -67,8 +66,7 @@ def featurize(pictures: Iterable[GivenPicture], profile: Profile | str = "mini")
     files = [content_of(picture) for picture in pictures]
     names = [name for _, name in files]
     table = featurizer_of(chosen).featurize([content for content, _ in files], names)
-    facts = {FEATURE_SET_KEY: json.dumps(chosen.feature_set_id()).encode()}
-    return table.replace_schema_metadata(facts)
+    return table.replace_schema_metadata(encoded({"feature_set_id": chosen.feature_set_id()}))
 
 
 def featurizer_of(profile: Profile) -> Featurizer:

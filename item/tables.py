@@ -6,18 +6,19 @@ every input row, whatever happened to it; ``status`` and ``error_code`` say what
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+METADATA_PREFIX = "item."
+"""Of the keys that this project writes into a table's key-value metadata."""
 SCHEMA_VERSION = 2
 """Raised when a column goes or changes its meaning; a new column that may be null is no reason."""
-
-
-FEATURE_SET_KEY = b"item.feature_set_id"
-"""Metadata of a features table's schema that holds the id of its feature set, as JSON."""
 
 
 class Status(StrEnum):
@@ -244,3 +245,20 @@ REJECTS = pa.schema(
     ]
 )
 """Rows of a night without features, by reason and source; ``share`` is of the source's rows."""
+
+
+def decoded(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+    """The metadata of a file that this project wrote, keys without their prefix."""
+    found: dict[str, Any] = {}
+    for key, value in (metadata or {}).items():
+        name = key.decode()
+        if name.startswith(METADATA_PREFIX):
+            found[name.removeprefix(METADATA_PREFIX)] = json.loads(value)
+    return found
+
+
+def encoded(values: Mapping[str, Any]) -> dict[str, str]:
+    """Key-value metadata of a file, as :func:`decoded` reads them."""
+    return {
+        METADATA_PREFIX + key: json.dumps(value, sort_keys=True) for key, value in values.items()
+    }

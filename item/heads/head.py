@@ -32,7 +32,7 @@ from item.statistics.calibration import (
     Verdict,
     verdicts,
 )
-from item.tables import FEATURE_SET_KEY, SCHEMA_VERSION, Status
+from item.tables import SCHEMA_VERSION, Status, decoded
 
 DESCRIPTION = "head.json"
 TENSORS = "head.safetensors"
@@ -150,8 +150,7 @@ class Head:
 
     def check_table(self, table: pa.Table) -> None:
         """UsageError unless a table's metadata name the feature set of the head."""
-        named = (table.schema.metadata or {}).get(FEATURE_SET_KEY)
-        self.check_feature_set(json.loads(named) if named else None)
+        self.check_feature_set(decoded(table.schema.metadata).get("feature_set_id"))
 
     def score(self, table: pa.Table) -> Scores:
         """Score rows of a features table; which rows stand beside a row changes nothing.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from item.errors import UsageError
 from item.models.files.contents import check_contents
 from item.models.precision import Precision
+from item.models.transformers_notices import quiet
 
 # torch and transformers are imported where they are used: whoever asks for a folder's family
 # needs neither, and they take seconds.
@@ -209,7 +209,7 @@ def _loaded(folder: Path, family: Family, dtype: Any, allow_pickle: bool) -> tup
             raise UsageError(f"There is no {what} in '{folder}': no {' or '.join(names)}.")
     local = {"local_files_only": True, "trust_remote_code": False}
     try:
-        with _quiet():
+        with quiet():
             processor = getattr(transformers, family.processor).from_pretrained(folder, **local)
             model, report = getattr(transformers, family.model).from_pretrained(
                 folder,
@@ -244,22 +244,6 @@ def _loaded(folder: Path, family: Family, dtype: Any, allow_pickle: bool) -> tup
             f"The processor in '{folder}' does not resize pictures to one height and width."
         )
     return processor, model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bar and no table of what does not fit, which the exception says anyway."""
-    from transformers.utils import logging
-
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
 
 
 def _search_by_beams(model: Any, beams: int, min_tokens: int, max_tokens: int) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from item.models.batching import Batches, automatic_size, device, dtype
 from item.models.detector_families import Family, GroundingDino, Owl
 from item.models.files.contents import check_contents
 from item.models.precision import Precision
+from item.models.transformers_notices import quiet
 
 FAMILIES = {
     "owlv2": "Owlv2ForObjectDetection",
@@ -235,7 +235,7 @@ def _loaded(folder: Path, family: str, precision: Precision, allow_pickle: bool)
         raise UsageError(f"There is no tokenizer in '{folder}': no {' or '.join(VOCABULARIES)}.")
     local = {"local_files_only": True, "trust_remote_code": False}
     try:
-        with _quiet():
+        with quiet():
             model, report = getattr(transformers, FAMILIES[family]).from_pretrained(
                 folder,
                 dtype=dtype(precision),
@@ -260,19 +260,3 @@ def _loaded(folder: Path, family: str, precision: Precision, allow_pickle: bool)
             f"are missing or of another shape, such as {min(wrong)}."
         )
     return model.eval().requires_grad_(False), tokenizer, images
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bar and no table of what does not fit, which the exception says anyway."""
-    from transformers.utils import logging
-
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()

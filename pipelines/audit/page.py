@@ -168,12 +168,6 @@ def plots(audit: Audit, known: Known, psi: float) -> list[Plot]:
     return drawn
 
 
-# Cards
-
-
-# Tables
-
-
 def _facts(audit: Audit) -> list[tuple[str, str, str]]:
     """The few numbers that stand first."""
     row, estimate = audit.verdicts.iloc[0], audit.prevalence.iloc[0]

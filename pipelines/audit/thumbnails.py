@@ -11,12 +11,11 @@ import pyarrow as pa
 from item.explanation.pictures import thumbnail
 from item.images.decode import Decoding, image_id
 from item.images.errors import ImageError
-from item.tables import EVIDENCE, SCHEMA_VERSION
+from item.tables import EVIDENCE, SCHEMA_VERSION, encoded
 from pipelines.input import reading
 from pipelines.input.plan import InputPlan
 from pipelines.input.reading import Reading
 from pipelines.storage.access import Storage
-from pipelines.tables.provenance import encoded
 from pipelines.tables.published import PublishedTable
 from pipelines.tables.row_keys import RowKeys
 

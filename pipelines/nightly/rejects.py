@@ -8,11 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from item.tables import REJECTS, SCHEMA_VERSION, ErrorCode, Status
+from item.tables import REJECTS, SCHEMA_VERSION, ErrorCode, Status, encoded
 from pipelines.storage.access import Storage
 from pipelines.storage.urls import join
 from pipelines.tables.features import FeatureTable
-from pipelines.tables.provenance import encoded
 from pipelines.tables.published import PublishedTable
 
 EXAMPLES = 5

@@ -23,7 +23,7 @@ from pipelines.results.format import (
     whole_number,
     with_interval,
 )
-from pipelines.results.tables import Evaluation, MethodDescription
+from pipelines.results.tables import OVER_GENERATORS, Evaluation, MethodDescription
 
 KINDS = {
     "ours": "Ours",
@@ -248,6 +248,25 @@ def by_setting(table: pd.DataFrame, prefix: str) -> Iterator[tuple[str, str, pd.
         rows = table[(table["protocol"] == protocol) & (table["real_source"] == source)]
         words = re.sub(r"[^a-z0-9]+", "-", f"{protocol}-{source}".lower())[:50].strip("-")
         yield f"{prefix}-{number}-{words}".strip("-"), f"{protocol}, photographs of {source}", rows
+
+
+def auroc_by_generator(evaluation: Evaluation) -> pd.DataFrame:
+    """AUROC over all images for each generator; the mean and the worst of them come last."""
+    rows = evaluation.metrics.query(
+        "metric == 'auroc' and subset == 'all' and generator != 'spread'"
+    )
+    last = rows["generator"].isin(list(OVER_GENERATORS))
+    return pd.concat([rows[~last], rows[last]])
+
+
+def robustness_row(name: str, row: Any) -> list[Cell]:
+    """AUROC, flipped verdicts and images of a row of the robustness table, after a name."""
+    return row_of(
+        name,
+        with_interval(row["auroc"], row["low"], row["high"]),
+        with_interval(row["flip_rate"], row["flip_low"], row["flip_high"], percent),
+        whole_number(row["rows"]),
+    )
 
 
 def in_order(rows: pd.DataFrame, evaluation: Evaluation, *columns: str) -> list[Any]:

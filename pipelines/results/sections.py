@@ -15,6 +15,7 @@ from item.images.perturb import NONE, STEPS
 from pipelines.results.blocks import Block, Bullets, Code, Figures, Paragraph, Section, Table
 from pipelines.results.comparisons import (
     KINDS,
+    auroc_by_generator,
     auroc_table,
     by_setting,
     difference_blocks,
@@ -22,6 +23,7 @@ from pipelines.results.comparisons import (
     in_order,
     mean_auroc,
     reached,
+    robustness_row,
     sentences_of,
     shipped_method,
     threshold_table,
@@ -30,10 +32,7 @@ from pipelines.results.format import (
     DASH,
     TOPICS,
     as_sentence,
-    percent,
     row_of,
-    whole_number,
-    with_interval,
 )
 from pipelines.results.plots import (
     Look,
@@ -44,7 +43,7 @@ from pipelines.results.plots import (
     roc_curves,
     with_rows,
 )
-from pipelines.results.tables import OVER_GENERATORS, Evaluation
+from pipelines.results.tables import Evaluation
 
 MEANING_OF_CONTROLS = {
     "shortcut": (
@@ -181,14 +180,11 @@ def _against_baselines(evaluation: Evaluation) -> Iterator[Block]:
 
 
 def _generators(evaluation: Evaluation, style: dict[str, Look]) -> Iterator[Block]:
-    auroc = evaluation.metrics.query(
-        "metric == 'auroc' and subset == 'all' and generator != 'spread'"
-    )
-    plots = []
-    for name, title, rows in by_setting(auroc[auroc["method"].isin(list(style))], "generators"):
-        last = rows["generator"].isin(list(OVER_GENERATORS))
-        ordered = pd.concat([rows[~last], rows[last]])
-        plots.append(generator_bars(name, f"AUROC by generator, {title}", ordered, style))
+    auroc = auroc_by_generator(evaluation)
+    plots = [
+        generator_bars(name, f"AUROC by generator, {title}", rows, style)
+        for name, title, rows in by_setting(auroc[auroc["method"].isin(list(style))], "generators")
+    ]
     if not plots:
         yield Paragraph("No AUROC by generator was measured for ours and the baselines.")
         return
@@ -320,12 +316,7 @@ def _robust(evaluation: Evaluation, style: dict[str, Look]) -> Iterator[Block]:
         (
             name,
             [
-                row_of(
-                    row["method"],
-                    with_interval(row["auroc"], row["low"], row["high"]),
-                    with_interval(row["flip_rate"], row["flip_low"], row["flip_high"], percent),
-                    whole_number(row["rows"]),
-                )
+                robustness_row(row["method"], row)
                 for row in in_order(table[table["perturbation"] == name], evaluation)
             ],
         )

@@ -14,12 +14,14 @@ from pipelines.pages.svg_plots import Plot
 from pipelines.results.blocks import Block, Bullets, Code, Figures, Paragraph, Section, Table
 from pipelines.results.comparisons import (
     KINDS,
+    auroc_by_generator,
     auroc_table,
     by_setting,
     difference_tallies,
     in_order,
     mean_auroc,
     reached,
+    robustness_row,
     shipped_method,
     threshold_table,
     times_reached,
@@ -27,9 +29,6 @@ from pipelines.results.comparisons import (
 from pipelines.results.format import (
     METRIC_WORDS,
     percent,
-    row_of,
-    whole_number,
-    with_interval,
 )
 from pipelines.results.plots import (
     Look,
@@ -44,7 +43,6 @@ from pipelines.results.sections import FAMILIES, family_of, meaning_of_control
 from pipelines.results.tables import (
     MEANING_OF_COLUMNS,
     MEANING_OF_TABLES,
-    OVER_GENERATORS,
     TABLES,
     Evaluation,
 )
@@ -146,17 +144,12 @@ def _hardest(evaluation: Evaluation, style: dict[str, Look]) -> Iterator[Block]:
     own = means[means["method"] == evaluation.description.shipped].dropna(subset="value")
     if own.empty:
         return
-    worst = own.loc[own["value"].idxmin()]
-    here = {column: worst[column] for column in ("protocol", "real_source")}
-    bars = evaluation.metrics.query(
-        "metric == 'auroc' and subset == 'all' and generator != 'spread'"
-    )
-    over = bars["generator"].isin(list(OVER_GENERATORS))
-    bins = evaluation.reliability
+    worst = own.loc[[own["value"].idxmin()]]
+    here = {column: worst[column].iloc[0] for column in ("protocol", "real_source")}
     drawn: list[tuple[str, str, pd.DataFrame, Draw]] = [
-        ("generators", "AUROC by generator", pd.concat([bars[~over], bars[over]]), generator_bars),
+        ("generators", "AUROC by generator", auroc_by_generator(evaluation), generator_bars),
         ("roc", "ROC by generator", evaluation.roc.dropna(), roc_curves),
-        ("reliability", "Reliability", with_rows(bins), reliability_diagram),
+        ("reliability", "Reliability", with_rows(evaluation.reliability), reliability_diagram),
     ]
     plots = []
     for name, title, table, draw in drawn:
@@ -166,7 +159,7 @@ def _hardest(evaluation: Evaluation, style: dict[str, Look]) -> Iterator[Block]:
         if len(shown):
             plots.append(draw(name, f"{title}, {_setting(shown)}", shown, style))
     yield Paragraph(
-        f"That is {_setting(own.loc[[own['value'].idxmin()]])}. The ROC plot marks 1% and 5% of"
+        f"That is {_setting(worst)}. The ROC plot marks 1% and 5% of"
         " photographs blamed: an audit works at the far left. Points under the dotted line of"
         " the reliability plot are scores that are too sure."
     )
@@ -216,15 +209,7 @@ def _robustness(evaluation: Evaluation, style: dict[str, Look]) -> Iterator[Bloc
     if own.empty:
         return
     worst = own.sort_values("auroc", kind="stable").head(5)
-    lines = [
-        row_of(
-            row["perturbation"],
-            with_interval(row["auroc"], row["low"], row["high"]),
-            with_interval(row["flip_rate"], row["flip_low"], row["flip_high"], percent),
-            whole_number(row["rows"]),
-        )
-        for row in in_order(worst, evaluation)
-    ]
+    lines = [robustness_row(row["perturbation"], row) for row in in_order(worst, evaluation)]
     columns = ["Change", "AUROC", "Verdicts that flip", "Images"]
     yield Table(f"The {len(lines)} changes that hurt {shipped} most", columns, [("", lines)])
 

@@ -30,7 +30,7 @@ from item.errors import UsageError
 from item.explanation.sentences import explanations, weakest_objects
 from item.heads.columns import COLUMNS as HEAD_COLUMNS
 from item.heads.head import Head
-from item.tables import SCHEMA_VERSION, SCORES
+from item.tables import SCHEMA_VERSION, SCORES, encoded
 from item.version import __version__
 from pipelines.runtime.memory import PeakMemory
 from pipelines.runtime.progress import Progress, Tally, tell_retries
@@ -46,7 +46,7 @@ from pipelines.storage.access import (
 from pipelines.storage.urls import redact
 from pipelines.tables.features import FeatureTable
 from pipelines.tables.lease import lease_on
-from pipelines.tables.provenance import encoded, versions
+from pipelines.tables.provenance import versions
 from pipelines.tables.published import STAGING, PublishedTable, date_of, row_groups, write_part
 
 COPIED = ("image_id", "uri", "source", "status", "error_code", "global_similarity")

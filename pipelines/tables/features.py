@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 
 from item.errors import UsageError
 from item.images.perturb import NONE
-from item.tables import Status, as_features
+from item.tables import Status, as_features, decoded, encoded
 from pipelines.runtime.progress import tell_retries
 from pipelines.runtime.stages import PENDING, SECONDS
 from pipelines.storage.access import Storage
-from pipelines.tables.provenance import decoded, encoded, with_part_facts
+from pipelines.tables.provenance import with_part_facts
 from pipelines.tables.published import Part, PublishedTable, date_of, row_groups, write_part
 from pipelines.tables.row_keys import RowKeys
 

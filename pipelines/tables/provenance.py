@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 from collections.abc import Mapping
 from typing import Any
 
 from item.images.perturb import NONE
 from item.profiles import Profile
-from item.tables import SCHEMA_VERSION
+from item.tables import SCHEMA_VERSION, encoded
 from item.version import __version__, source_commit
 
-PREFIX = "item."
 _PACKAGES = ("ray", "torch", "transformers", "spacy", "pyarrow", "pillow", "numpy", "timm")
 
 
@@ -40,21 +38,6 @@ def provenance(profile: Profile, run_id: str, perturbation: str = NONE) -> dict[
             "run_id": run_id,
         }
     )
-
-
-def decoded(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
-    """The metadata of a file that this project wrote, keys without their prefix."""
-    found: dict[str, Any] = {}
-    for key, value in (metadata or {}).items():
-        name = key.decode()
-        if name.startswith(PREFIX):
-            found[name.removeprefix(PREFIX)] = json.loads(value)
-    return found
-
-
-def encoded(values: Mapping[str, Any]) -> dict[str, str]:
-    """Key-value metadata of a file, as :func:`decoded` reads them."""
-    return {PREFIX + key: json.dumps(value, sort_keys=True) for key, value in values.items()}
 
 
 def with_part_facts(metadata: Mapping[str, str], facts: Mapping[str, Any]) -> dict[str, str]:

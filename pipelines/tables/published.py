@@ -30,10 +30,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from item.tables import decoded, encoded
 from pipelines.storage.access import Storage, filesystem
 from pipelines.storage.atomic import replacing, write_atomically
 from pipelines.storage.urls import join
-from pipelines.tables.provenance import decoded, encoded
 
 STAGING = "_staging"
 RUNS = "_runs"

@@ -17,10 +17,9 @@ from scipy.sparse.csgraph import connected_components
 
 from item.errors import UsageError
 from item.heads.columns import COLUMNS, FeatureArrays
-from item.tables import SCHEMA_VERSION, Status
+from item.tables import SCHEMA_VERSION, Status, decoded
 from pipelines.storage.access import Storage, filesystem
 from pipelines.storage.urls import redact
-from pipelines.tables.provenance import decoded
 from pipelines.train.files import parquet_files
 from pipelines.train.metadata import metadata_column
 

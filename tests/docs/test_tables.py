@@ -373,7 +373,7 @@ def test_pandas_reads_the_same_from_s3(root: Path, s3: Any, bucket: str) -> None
 def test_metadata_of_a_file_are_read_as_the_page_says(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
-    from pipelines.tables.provenance import decoded
+    from item.tables import decoded
 
     schema = SCORES.with_metadata({"item.feature_set_id": '"mini-1"', "item.models": '{"clip": 1}'})
     path = tmp_path / "features" / "date=2026-01-31" / "night.parquet"

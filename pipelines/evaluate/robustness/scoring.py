@@ -12,9 +12,9 @@ from item.heads.columns import COLUMNS
 from item.heads.head import Head
 from item.statistics.calibration import Verdict
 from item.statistics.metrics import auroc, cluster_weights, interval, weighted_auroc
+from item.tables import decoded
 from pipelines.evaluate.robustness.sampling import ORIGIN
 from pipelines.tables.features import FeatureTable
-from pipelines.tables.provenance import decoded
 
 
 def score_table(table: FeatureTable, head: Head) -> pd.DataFrame:

@@ -16,11 +16,11 @@ import pytest
 
 from item.errors import UsageError
 from item.profiles import load_profile
-from item.tables import features_schema
+from item.tables import decoded, features_schema
 from pipelines.storage.access import Storage, filesystem
 from pipelines.storage.urls import join
 from pipelines.tables.features import FeatureTable, PartWriter
-from pipelines.tables.provenance import decoded, provenance
+from pipelines.tables.provenance import provenance
 from pipelines.tables.published import NIGHT as FILE
 from pipelines.tables.published import STAGING
 from tests.support.feature_rows import COLUMNS, DIMENSIONS, NIGHT, done

@@ -6,8 +6,9 @@ import pytest
 
 from item.mini import checkpoint
 from item.profiles import load_profile
+from item.tables import decoded
 from item.version import __version__, source_commit
-from pipelines.tables.provenance import decoded, provenance, versions, with_part_facts
+from pipelines.tables.provenance import provenance, versions, with_part_facts
 
 
 @pytest.fixture
