@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 from contextlib import closing
 from functools import lru_cache
 from typing import Any
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from urllib3 import PoolManager, ProxyManager, Retry, Timeout
-from urllib3.exceptions import HTTPError, MaxRetryError
+from urllib3.exceptions import HTTPError
 
 from pipelines.storage.access import HttpStatusError, Storage, _s3, reason
 from pipelines.storage.allowed import Location
@@ -87,48 +86,53 @@ def _fetch_s3(path: str, storage: Storage, limit: int) -> bytes:
     return _bounded(content, limit)
 
 
-_WAIT = 0.1
-"""Seconds before the first repetition of an HTTP request, doubled for each further one."""
-_LONGEST_WAIT = 5.0
 _PASSING = frozenset({408, 429, *range(500, 600)})
 """HTTP answers after which another try may succeed."""
 
 
 def _fetch_http(url: str, storage: Storage, limit: int) -> bytes:
     """An allowed server never sends the reader elsewhere: a redirect is an error."""
-    pool = _pool(storage, _proxy(url))
-    for attempt in range(storage.retries + 1):
-        try:
-            with closing(pool.request("GET", url, preload_content=False)) as response:
-                if response.status in (404, 410):
-                    raise FileNotFoundError(errno.ENOENT, "HTTP 404")
-                if response.status >= 300:
-                    raise HttpStatusError(response.status)
-                return _bounded(response.read(limit + 1), limit)
-        except HTTPError as error:  # the connection was lost in the middle of the body, say
-            if attempt == storage.retries or isinstance(error, MaxRetryError):
-                raise ConnectionError(type(error).__name__) from error
-            time.sleep(min(_WAIT * 2 ** (attempt + 1), _LONGEST_WAIT))
-    raise AssertionError("the last attempt returns or raises")
-
-
-@lru_cache(maxsize=8)
-def _pool(storage: Storage, proxy: str | None) -> PoolManager:
-    """Connections of this process, which repeat requests as the storage is configured to."""
+    pool = _pool(storage.read_timeout, _proxy(url))
     retries = Retry(
         total=storage.retries,
-        redirect=False,
         status_forcelist=_PASSING,
-        backoff_factor=2 * _WAIT,
-        backoff_max=_LONGEST_WAIT,
+        backoff_factor=0.2,
+        backoff_max=5.0,
         raise_on_status=False,
         respect_retry_after_header=False,
     )
-    options: dict[str, Any] = {
-        "retries": retries,
-        "timeout": Timeout(storage.read_timeout),
-        "maxsize": 16,
-    }
+    while True:
+        try:
+            response = pool.request(
+                "GET", url, retries=retries, redirect=False, preload_content=False
+            )
+        except HTTPError as error:
+            raise ConnectionError(type(error).__name__) from error
+        with closing(response):
+            if response.status in (404, 410):
+                raise FileNotFoundError(errno.ENOENT, "HTTP 404")
+            if response.status >= 300:
+                raise HttpStatusError(response.status)
+            try:
+                return _bounded(response.read(limit + 1), limit)
+            except HTTPError as error:  # urllib3 repeats no request whose body broke off
+                retries = _after(error, url, response.retries)
+        retries.sleep()
+
+
+def _after(error: HTTPError, url: str, left: Retry | None) -> Retry:
+    """What is left of the repetitions once a body broke off; ConnectionError if nothing is."""
+    try:
+        assert left is not None
+        return left.increment("GET", url, error=error)
+    except HTTPError:
+        raise ConnectionError(type(error).__name__) from error
+
+
+@lru_cache(maxsize=8)
+def _pool(seconds: float, proxy: str | None) -> PoolManager:
+    """Connections of this process; ``seconds`` is how long each waits for an answer."""
+    options: dict[str, Any] = {"timeout": Timeout(connect=seconds, read=seconds), "maxsize": 16}
     return ProxyManager(proxy, **options) if proxy else PoolManager(**options)
 
 

@@ -45,17 +45,19 @@ def test_link_put_in_place_of_a_resolved_file_is_not_followed(tmp_path: Path) ->
 
 class _Web(BaseHTTPRequestHandler):
     failures = 0
+    requests = 0
 
     def do_GET(self) -> None:
-        if self.path == "/pub/cut":
+        _Web.requests += 1
+        if self.path.startswith("/pub/shaky") and _Web.failures:
+            _Web.failures -= 1
+            self.send_response(503)
+        elif self.path.endswith("cut"):
             self.send_response(200)
             self.send_header("Content-Length", "100")
         elif self.path == "/pub/moved":
             self.send_response(302)
             self.send_header("Location", "/secret")
-        elif self.path == "/pub/shaky" and _Web.failures:
-            _Web.failures -= 1
-            self.send_response(503)
         elif self.path == "/pub/gone":
             self.send_response(404)
         else:
@@ -88,8 +90,17 @@ def test_http_is_retried_but_never_follows_a_redirect(web: str) -> None:
 
 
 def test_a_body_that_ends_early_is_an_error_that_may_pass(web: str) -> None:
+    _Web.requests = 0
     with pytest.raises(OSError, match=r"IncompleteRead|ProtocolError"):
         fetch(Location("http", f"{web}/cut"), Storage(retries=1), 1000)
+    assert _Web.requests == 2
+
+
+def test_broken_bodies_and_bad_answers_share_the_repetitions(web: str) -> None:
+    _Web.failures, _Web.requests = 1, 0
+    with pytest.raises(OSError, match=r"IncompleteRead|ProtocolError"):
+        fetch(Location("http", f"{web}/shaky-and-cut"), Storage(retries=2), 1000)
+    assert _Web.requests == 3
 
 
 def test_a_server_that_is_not_there_is_an_error_that_may_pass() -> None:
