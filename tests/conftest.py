@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "ray_cluster" in fixtures:
             with_cluster.add(item.path)
     for item in items:
-        group = "ray" if item.path in with_cluster else item.path.stem
+        group = "ray" if item.path in with_cluster else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -12,7 +12,8 @@ import yaml
 from jsonschema import ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests.conftest import REPOSITORY
+
 FILE = REPOSITORY / "ray_cluster.yaml"
 
 Cluster = dict[str, Any]

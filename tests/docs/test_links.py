@@ -10,8 +10,8 @@ import pytest
 import typer.main
 
 from jobs import console
+from tests.conftest import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     [
         *REPOSITORY.glob("*.md"),

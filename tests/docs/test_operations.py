@@ -25,8 +25,8 @@ from pipelines.featurize.error_rate import ErrorRateError
 from pipelines.runtime.counters import TAGS
 from pipelines.storage.access import Storage
 from pipelines.tables.lease import LeaseHeldError
+from tests.conftest import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs" / "operations.md"
 FOLDER = REPOSITORY / "docs" / "operations"
 TEXT = PAGE.read_text()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from jobs.console import COMMANDS, main
+from tests.conftest import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 NOT_COMMANDS = {"__init__", "command_line", "console"}
 CALL = "import sys; sys.argv[0] = 'item-audit'; from jobs.console import main; main()"
 

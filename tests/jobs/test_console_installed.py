@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.conftest import REPOSITORY
+
 PACKAGES = ("item", "pipelines", "jobs")
 IN_THE_WHEEL = {
     "item/py.typed",

@@ -23,8 +23,7 @@ from item.mini import HEAD
 from item.tables import ErrorCode, Status, features_schema
 from jobs import demo
 from pipelines.score.job import scores
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from typer.testing import CliRunner, Result
 
 from item.images.decode import image_id
 from jobs.explain import EXIT_NOT_SCORED, app
+from tests.conftest import REPOSITORY
 from tests.support.photographs import photographs
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 CAT = photographs(2)["cat-01.jpg"]
 
 pytestmark = pytest.mark.timeout(300)

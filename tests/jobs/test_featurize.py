@@ -26,10 +26,10 @@ from typer.testing import CliRunner
 from jobs.featurize import app
 from pipelines.featurize.error_rate import ErrorRateError
 from pipelines.featurize.plan import FeaturizingPlan
+from tests.conftest import REPOSITORY
 from tests.support.dumps import make
 from tests.support.photographs import photographs
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 NIGHT = "2026-01-31"
 DUMP = photographs(22) | {"empty.jpg": b"", "page.jpg": b"<html>404</html>"}
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from item.errors import UsageError
 from item.models.files import hub as hub_client
 from item.models.files.contents import FileFacts, Manifest
 from item.models.files.node_cache import sha256
+from tests.conftest import REPOSITORY
 from tests.support.hub_server import HubServer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -66,3 +73,26 @@ def own_hub(patch: pytest.MonkeyPatch, folder: Path) -> Iterator[HubServer]:
     with HubServer() as server, server.in_use(patch, folder / "hf"):
         yield server
     hub_client.commit.cache_clear()
+
+
+def sentence(call: Callable[[], Any]) -> str:
+    """What a refused call says: one sentence."""
+    with pytest.raises(UsageError) as caught:
+        call()
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.endswith(".")
+    return text
+
+
+def killed_while_held(code: str, hub: HubServer) -> None:
+    """Run Python that fetches a model, and kill it in the middle of the weights."""
+    hub.holds = "model.safetensors"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert hub.holding.wait(60)
+    child.send_signal(signal.SIGKILL)
+    child.wait(30)
+    hub.holds = None
+    hub.release.set()

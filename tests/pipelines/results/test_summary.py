@@ -20,9 +20,9 @@ from pipelines.results.tables import (
     Evaluation,
     read_evaluation,
 )
+from tests.conftest import REPOSITORY
 from tests.support.evaluation_folder import OURS, description, tables, write_folder
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 PAGE = REPOSITORY / "docs" / "results.md"
 
 

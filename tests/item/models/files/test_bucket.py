@@ -12,13 +12,11 @@ from typing import Any
 
 import pytest
 
-from item.errors import UsageError
 from item.models.files import node_cache
 from item.models.files.source import ModelFiles, check, local_folder, pinned, resolved_revision
+from tests.conftest import REPOSITORY
 from tests.support.flaky_s3 import FlakyS3
-from tests.support.model_files import COMMIT, mirrored, tiny_model, weights, write
-
-REPOSITORY = Path(__file__).resolve().parents[4]
+from tests.support.model_files import COMMIT, mirrored, sentence, tiny_model, weights, write
 
 
 @pytest.fixture(autouse=True)
@@ -37,15 +35,6 @@ def mirror(s3: Any, bucket: str, tmp_path: Path) -> ModelFiles:
 
 def put(s3: Any, bucket: str, files: Mapping[str, bytes]) -> None:
     s3.fill(bucket, {f"models/captioner/{name}": content for name, content in files.items()})
-
-
-def sentence(call: Callable[[], Any]) -> str:
-    with pytest.raises(UsageError) as caught:
-        call()
-    text = str(caught.value)
-    assert "\n" not in text
-    assert text.endswith(".")
-    return text
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +11,11 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from item.errors import UsageError
 from item.models.files import hub as client
 from item.models.files.source import ModelFiles, check, local_folder, pinned, resolved_revision
 from tests.support.hub_server import HubServer
-from tests.support.model_files import own_hub, tiny_model, weights
+from tests.support.model_files import killed_while_held, own_hub, sentence, tiny_model, weights
 
-REPOSITORY = Path(__file__).resolve().parents[4]
 TINY = ModelFiles(source="org/tiny")
 EVERY_CALL = pytest.mark.parametrize("call", [check, local_folder])
 
@@ -44,15 +39,6 @@ def offline(hub: HubServer) -> Callable[[], None]:
 
 def at(commit: str) -> ModelFiles:
     return ModelFiles(source="org/tiny", revision=commit)
-
-
-def sentence(call: Callable[[], Any]) -> str:
-    with pytest.raises(UsageError) as caught:
-        call()
-    text = str(caught.value)
-    assert "\n" not in text
-    assert text.endswith(".")
-    return text
 
 
 def test_only_the_files_of_a_model_are_fetched_and_only_once(hub: HubServer) -> None:
@@ -230,19 +216,11 @@ def test_killed_download_is_not_taken_for_a_whole_model(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit = hub.add("org/tiny", tiny_model())
-    hub.holds = "model.safetensors"
     code = (
         "from item.models.files.source import *\n"
         f"local_folder(ModelFiles(source='org/tiny', revision='{commit}'))"
     )
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert hub.holding.wait(60)
-    child.send_signal(signal.SIGKILL)
-    child.wait(30)
-    hub.holds = None
-    hub.release.set()
+    killed_while_held(code, hub)
     with monkeypatch.context() as patch:
         patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         for call in (check, local_folder):

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from item.errors import UsageError
 from item.models.files import hub as client
 from item.models.files.mirror import Mirrored, mirror
 from item.models.files.source import ModelFiles, check, local_folder, resolved_revision
 from tests.support.hub_server import HubServer
-from tests.support.model_files import own_hub, tiny_model, weights, write
+from tests.support.model_files import (
+    killed_while_held,
+    own_hub,
+    sentence,
+    tiny_model,
+    weights,
+    write,
+)
 
-REPOSITORY = Path(__file__).resolve().parents[4]
 TINY = ModelFiles(source="org/tiny")
 
 
@@ -51,15 +53,6 @@ def made(files: ModelFiles, to: str) -> Mirrored:
 
 def contents(folder: str | Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-
-
-def sentence(call: Callable[[], Any]) -> str:
-    with pytest.raises(UsageError) as caught:
-        call()
-    text = str(caught.value)
-    assert "\n" not in text
-    assert text.endswith(".")
-    return text
 
 
 def test_mirror_needs_no_hub_and_has_its_revision(hub: HubServer, commit: str, to: str) -> None:
@@ -127,20 +120,12 @@ def test_new_commit_replaces_the_old_one_and_its_files(
 
 
 def test_killed_run_leaves_no_mirror_and_is_continued(hub: HubServer, commit: str, to: str) -> None:
-    hub.holds = "model.safetensors"
     code = (
         "from item.models.files.mirror import *\n"
         f"files = ModelFiles(source='org/tiny', revision='{commit}')\n"
         f"mirror({{'captioner': files}}, {to!r})"
     )
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert hub.holding.wait(60)
-    child.send_signal(signal.SIGKILL)
-    child.wait(30)
-    hub.holds = None
-    hub.release.set()
+    killed_while_held(code, hub)
     partial = ModelFiles(source=f"{to}/captioner")
     assert "There is no folder" in sentence(lambda: check(partial))
     hub.requests.clear()
