@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from item.mini.backbone import Backbone, slices
@@ -27,6 +27,7 @@ from item.mini.captioner import (
     words_of,
 )
 from item.mini.imagenet_words import everyday_names, plural
+from item.mini.optimisation import Optimisation
 from item.mini.photographs import Photographs, batches
 from item.mini.text_backbone import TextBackbone
 
@@ -117,19 +118,14 @@ def train_captioner(
     backbone = Backbone()
     decay = [p for p in decoder.parameters() if p.ndim > 1]
     plain = [p for p in decoder.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": decay, "weight_decay": recipe.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ],
-        lr=recipe.learning_rate,
-    )
-    steps = recipe.epochs * (len(photographs) // recipe.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.learning_rate, total_steps=steps, pct_start=0.08
-    )
-    average = torch.optim.swa_utils.AveragedModel(
-        decoder, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
+    optimisation = Optimisation(
+        decoder,
+        [{"params": decay}, {"params": plain, "weight_decay": 0.0}],
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        steps=recipe.epochs * (len(photographs) // recipe.batch),
+        warm_up=0.08,
+        memory=0.995,
     )
     for epoch in range(recipe.epochs):
         decoder.train()
@@ -160,16 +156,9 @@ def train_captioner(
                 ignore_index=PAD,
                 label_smoothing=recipe.label_smoothing,
             )
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
-            average.update_parameters(decoder)
-            losses.append(loss.item())
+            losses.append(optimisation.step(loss))
         say(f"captioner: epoch {epoch + 1}/{recipe.epochs}, loss {np.mean(losses):.3f}")
-    trained: Decoder = average.module
-    return trained.eval(), language
+    return optimisation.trained(), language
 
 
 def _sample(

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from item.mini.backbone import Backbone, slices
 from item.mini.dual_encoder import JointSpace, expected_names
 from item.mini.imagenet_words import everyday_names
+from item.mini.optimisation import Optimisation
 from item.mini.photographs import Photographs, batches, grid_logits
 from item.mini.text_backbone import TextBackbone, TokenStates
 
@@ -62,15 +63,14 @@ def train_dual_encoder(
             for p in sorted({p for of_image in photographs.phrases for p in of_image})
         ],
     )
-    optimiser = torch.optim.AdamW(
-        space.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
-    steps = recipe.epochs * (len(photographs) // recipe.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.learning_rate, total_steps=steps, pct_start=0.1
-    )
-    average = torch.optim.swa_utils.AveragedModel(
-        space, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.98)
+    optimisation = Optimisation(
+        space,
+        space.parameters(),
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        steps=recipe.epochs * (len(photographs) // recipe.batch),
+        warm_up=0.1,
+        memory=0.98,
     )
     for epoch in range(recipe.epochs):
         space.train()
@@ -91,16 +91,9 @@ def train_dual_encoder(
                     space, photographs, crop_logits, names, prompts, with_phrases, chooser
                 )
                 loss = loss + recipe.phrase_weight * info_nce(scale * similarity)
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(space.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
-            average.update_parameters(space)
-            losses.append(loss.item())
+            losses.append(optimisation.step(loss))
         say(f"dual encoder: epoch {epoch + 1}/{recipe.epochs}, loss {np.mean(losses):.3f}")
-    trained: JointSpace = average.module
-    return trained.eval(), names
+    return optimisation.trained(), names
 
 
 def info_nce(logits: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from item.errors import UsageError
 from item.models.files.source import (
     ModelFiles,
     check,
@@ -22,23 +21,13 @@ from item.models.files.source import (
     safetensors_check,
 )
 from item.settings import validated
-from tests.support.model_files import COMMIT, mirrored, tiny_model, weights, write
+from tests.support.model_files import COMMIT, mirrored, sentence, tiny_model, weights, write
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ITEM_MODEL_CACHE", str(tmp_path / "node"))
     return tmp_path / "node"
-
-
-def sentence(call: Callable[[], Any]) -> str:
-    """The one sentence with which a call is refused."""
-    with pytest.raises(UsageError) as caught:
-        call()
-    text = str(caught.value)
-    assert "\n" not in text
-    assert text.endswith(".")
-    return text
 
 
 @pytest.mark.parametrize(
