@@ -28,7 +28,7 @@ from item.grounding import CropGridGrounder, Grounding, Parts
 from item.images.decode import decode
 from item.phrases import PhraseExtractor
 from item.profiles import Profile, load_profile
-from item.tables import EMBEDDING, Status, as_features, features_schema
+from item.tables import EMBEDDING, FEATURES, Status, as_features
 
 BATCH = 32
 MOST = {"k1": 1, "k3": 3}
@@ -141,12 +141,11 @@ class Variants:
         crops = [[one.embedding for one in some] for some in found]
         prompted = [[one.phrase_embedding for one in some] for some in found]
         made = misaligned(images, captions, FoundObjects(objects, crops, prompted))
-        schema = features_schema(self.profile.dimensions)
         rows = batch
         for name, values in made.items():
             if name.startswith("global"):
                 continue  # as they were: another rounding would be another ablation
-            kind = EMBEDDING if name == "local_misalignment" else schema.field(name).type
+            kind = EMBEDDING if name == "local_misalignment" else FEATURES.field(name).type
             rows = rows.set_column(
                 rows.column_names.index(name), name, pa.array(list(values), kind)
             )

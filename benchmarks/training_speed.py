@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from item.heads.columns import fit_statistics
 from item.heads.fitting import validation_rows
 from item.heads.settings import HeadSettings, Kind, balanced_weights
-from item.tables import SCHEMA_VERSION, features_schema
+from item.tables import FEATURES, SCHEMA_VERSION, STORED_EMBEDDING
 from pipelines.runtime.start import start_ray
 from pipelines.storage.access import Storage
 from pipelines.train.progress import Bulletin, TrainingProgress
@@ -154,13 +154,13 @@ def synthetic(rows: int, dimensions: int, seed: int) -> pa.Table:
         difference[:, :8] += 0.02 * label[:, np.newaxis]
         columns[f"{name}_misalignment"] = difference
         columns[f"{name}_similarity"] = 1 - (difference**2).sum(axis=1) / 2
-    schema = features_schema(dimensions)
     arrays = []
-    for field in schema:
+    for field in FEATURES:
         values = columns.get(field.name)
-        if pa.types.is_fixed_size_list(field.type):
+        if field.type == STORED_EMBEDDING:
             flat = pa.array((image if values is None else values).astype(np.float16).ravel())
-            arrays.append(pa.FixedSizeListArray.from_arrays(flat, dimensions))
+            ends = pa.array(np.arange(rows + 1) * dimensions, pa.int32())
+            arrays.append(pa.ListArray.from_arrays(ends, flat))
         elif values is None and pa.types.is_floating(field.type) and field.name != "jpeg_quality":
             arrays.append(pa.array(rng.normal(size=rows), field.type))
         elif values is None and field.name == "object_count":
@@ -168,7 +168,7 @@ def synthetic(rows: int, dimensions: int, seed: int) -> pa.Table:
         else:
             arrays.append(pa.array([None] * rows if values is None else values, field.type))
     facts = {"item.feature_set_id": '"synthetic"', "item.schema_version": str(SCHEMA_VERSION)}
-    return pa.Table.from_arrays(arrays, schema=schema.with_metadata(facts))
+    return pa.Table.from_arrays(arrays, schema=FEATURES.with_metadata(facts))
 
 
 def _units(rng: np.random.Generator, rows: int, dimensions: int) -> NDArray[np.float32]:

@@ -25,7 +25,15 @@ from item.images.file_claims import digital_source_type
 from item.images.given import GivenPicture, content_of
 from item.phrases import PhraseExtractor
 from item.profiles import Profile, load_profile
-from item.tables import EMBEDDING, ErrorCode, Status, as_features, encoded, features_schema
+from item.tables import (
+    EMBEDDING,
+    FEATURES,
+    STORED_EMBEDDING,
+    ErrorCode,
+    Status,
+    as_features,
+    encoded,
+)
 
 Embedding = NDArray[np.float32]
 """Unit vector of the CLIP space, of shape (dimensions,)."""
@@ -110,7 +118,7 @@ class Featurizer:
 
         Returns
         -------
-        Table of :func:`item.tables.features_schema`, in the order of ``pictures``. A file that
+        Table of :func:`item.tables.FEATURES`, in the order of ``pictures``. A file that
         cannot be used has a row too: its status and error code say why. What only a dump knows
         (``source``, ``label``, ``generator``) is null, as is ``uri`` without ``uris``.
 
@@ -417,8 +425,7 @@ def _add(rows: Sequence[dict[str, Any]], columns: Mapping[str, Sequence[Any]]) -
 
 
 def _table(rows: Sequence[Mapping[str, Any]], dimensions: int) -> pa.Table:
-    schema = features_schema(dimensions)
-    columns = {field.name: pa.array(_column(rows, field), _kind(field)) for field in schema}
+    columns = {field.name: pa.array(_column(rows, field), _kind(field)) for field in FEATURES}
     return as_features(pa.table(columns), dimensions)
 
 
@@ -427,4 +434,4 @@ def _column(rows: Sequence[Mapping[str, Any]], field: pa.Field) -> Iterator[Any]
 
 
 def _kind(field: pa.Field) -> pa.DataType:
-    return EMBEDDING if pa.types.is_fixed_size_list(field.type) else field.type
+    return EMBEDDING if field.type == STORED_EMBEDDING else field.type

@@ -91,7 +91,10 @@ class Note(StrEnum):
 
 
 EMBEDDING = pa.list_(pa.float32())
-"""A vector of the CLIP space within a run; tables hold float16."""
+"""A vector of the CLIP space within a run."""
+
+STORED_EMBEDDING = pa.list_(pa.float16())
+"""The same in a table. No fixed-size list: before pyarrow 26, nothing reads one with a null row."""
 
 BOX = pa.struct([(side, pa.float32()) for side in ("x0", "y0", "x1", "y1")])
 """In pixels of the upright full-size image."""
@@ -129,41 +132,44 @@ IMAGES = pa.schema(
 """
 
 
-def features_schema(dimensions: int) -> pa.Schema:
-    """Schema of a ``features`` file; ``dimensions`` is that of the CLIP space."""
-    embedding = pa.list_(pa.float16(), dimensions)
-    return pa.schema(
-        [
-            ("image_id", pa.string()),
-            ("uri", pa.string()),
-            ("source", pa.string()),
-            ("status", pa.string()),
-            ("error_code", pa.string()),
-            ("error_message", pa.string()),
-            ("notes", pa.list_(pa.string())),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("byte_count", pa.int64()),
-            ("format", pa.string()),
-            ("jpeg_quality", pa.float32()),
-            ("digital_source_type", pa.string()),
-            ("label", pa.int8()),
-            ("generator", pa.string()),
-            ("caption", pa.string()),
-            ("objects", pa.list_(OBJECT)),
-            ("global_similarity", pa.float32()),
-            ("local_similarity_min", pa.float32()),
-            ("local_similarity_mean", pa.float32()),
-            ("local_similarity_max", pa.float32()),
-            ("local_similarity_std", pa.float32()),
-            ("object_count", pa.int32()),
-            ("ungrounded_fraction", pa.float32()),
-            ("image_embedding", embedding),
-            ("parts_embedding", embedding),
-            ("global_misalignment", embedding),
-            ("local_misalignment", embedding),
-        ]
-    )
+FEATURES = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("source", pa.string()),
+        ("status", pa.string()),
+        ("error_code", pa.string()),
+        ("error_message", pa.string()),
+        ("notes", pa.list_(pa.string())),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("byte_count", pa.int64()),
+        ("format", pa.string()),
+        ("jpeg_quality", pa.float32()),
+        ("digital_source_type", pa.string()),
+        ("label", pa.int8()),
+        ("generator", pa.string()),
+        ("caption", pa.string()),
+        ("objects", pa.list_(OBJECT)),
+        ("global_similarity", pa.float32()),
+        ("local_similarity_min", pa.float32()),
+        ("local_similarity_mean", pa.float32()),
+        ("local_similarity_max", pa.float32()),
+        ("local_similarity_std", pa.float32()),
+        ("object_count", pa.int32()),
+        ("ungrounded_fraction", pa.float32()),
+        ("image_embedding", STORED_EMBEDDING),
+        ("parts_embedding", STORED_EMBEDDING),
+        ("global_misalignment", STORED_EMBEDDING),
+        ("local_misalignment", STORED_EMBEDDING),
+    ]
+)
+"""One row for every input row; null where a row has no features."""
+
+
+def features_schema(_dimensions: int) -> pa.Schema:
+    """The same schema for every CLIP space."""
+    return FEATURES
 
 
 def as_features(rows: pa.Table, dimensions: int) -> pa.Table:
@@ -172,29 +178,29 @@ def as_features(rows: pa.Table, dimensions: int) -> pa.Table:
     Parameters
     ----------
     rows : with columns of the schema, embeddings as lists of float32; others are left out
-    dimensions : of the CLIP space
+    dimensions : of the CLIP space, which is the length of every embedding
     """
-    schema = features_schema(dimensions)
-    columns = [_as_feature(rows, field, dimensions) for field in schema]
-    return pa.Table.from_arrays(columns, schema=schema)
+    columns = [_as_feature(rows, field, dimensions) for field in FEATURES]
+    return pa.Table.from_arrays(columns, schema=FEATURES)
 
 
 def _as_feature(rows: pa.Table, field: pa.Field, dimensions: int) -> pa.Array | pa.ChunkedArray:
     if field.name not in rows.column_names:
         return pa.nulls(len(rows), field.type)
-    if pa.types.is_fixed_size_list(field.type):
-        return _fixed_size(rows[field.name], dimensions)
+    if field.type == STORED_EMBEDDING:
+        return _halved(rows[field.name], dimensions)
     return rows[field.name].cast(field.type)
 
 
-def _fixed_size(column: pa.ChunkedArray, dimensions: int) -> pa.Array:
-    """Lists of float32, null where there is none -> fixed-size lists of float16."""
+def _halved(column: pa.ChunkedArray, dimensions: int) -> pa.ListArray:
+    """Lists of float32, null where there is none -> the same of float16."""
     present = pc.is_valid(column).to_numpy(zero_copy_only=False)
-    values = np.zeros((len(column), dimensions), np.float16)
-    flat = column.combine_chunks().drop_null().flatten().to_numpy(zero_copy_only=False)
-    values[present] = flat.reshape(-1, dimensions)
-    return pa.FixedSizeListArray.from_arrays(
-        pa.array(values.ravel()), dimensions, mask=pa.array(~present)
+    values = column.combine_chunks().drop_null().flatten().to_numpy(zero_copy_only=False)
+    if len(values) != present.sum() * dimensions:
+        raise ValueError(f"embeddings are not of {dimensions} dimensions")
+    ends = np.concatenate([[0], np.cumsum(present)]) * dimensions
+    return pa.ListArray.from_arrays(
+        pa.array(ends, pa.int32()), pa.array(values.astype(np.float16)), mask=pa.array(~present)
     )
 
 

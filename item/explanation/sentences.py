@@ -22,7 +22,7 @@ from item.errors import UsageError
 from item.heads.columns import COLUMNS
 from item.heads.head import Head
 from item.statistics.calibration import Abstention, Calibration, Verdict
-from item.tables import BOX, ErrorCode, features_schema
+from item.tables import BOX, FEATURES, ErrorCode
 from item.text import printable
 
 LONGEST_PHRASE = 36
@@ -365,7 +365,7 @@ def explain(row: Mapping[str, Any], head: Head) -> Explanation:
     UsageError
         If the row lacks columns, or its embeddings are not as long as the head's.
     """
-    table = _table(row, head.description.dimensions)
+    table = _table(row)
     known = {name: table[name][0].as_py() for name in (*_TEXTS, "objects")}
     scores = head.score(table)
     score, verdict, abstention = scores.score[0], scores.verdict[0], scores.abstention[0]
@@ -405,14 +405,13 @@ def explain(row: Mapping[str, Any], head: Head) -> Explanation:
 _TEXTS = ("uri", "image_id", "caption", "digital_source_type")
 
 
-def _table(row: Mapping[str, Any], dimensions: int) -> pa.Table:
+def _table(row: Mapping[str, Any]) -> pa.Table:
     """The one row with the columns that are looked at."""
-    schema = features_schema(dimensions)
     needed = {"status", "error_code", "objects", *_TEXTS, *COLUMNS}
     missing = sorted(needed - {"digital_source_type"} - row.keys())
     if missing:
         raise UsageError(f"The row lacks columns of a features table: {', '.join(missing)}.")
-    fields = [field for field in schema if field.name in needed]
+    fields = [field for field in FEATURES if field.name in needed]
     try:
         # As pandas has it, null is NaN in columns of text too.
         columns = [
@@ -420,8 +419,7 @@ def _table(row: Mapping[str, Any], dimensions: int) -> pa.Table:
         ]
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         raise UsageError(
-            f"The row is not one of a features table with embeddings of {dimensions} dimensions, "
-            "which the head knows: featurize with the profile that it was trained on."
+            "The row is not one of a features table: a value is of another type than its column's."
         ) from None
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 

@@ -13,8 +13,10 @@ from enum import StrEnum
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from item.errors import UsageError
 from item.misalignment import centre, fit_regression, unexplained
 
 Floats = NDArray[np.float32]
@@ -23,8 +25,10 @@ LOCAL_SCALARS = (
     *(f"local_similarity_{name}" for name in ("min", "mean", "max", "std")),
     *("object_count", "ungrounded_fraction"),
 )
+EMBEDDINGS = ("image_embedding", "parts_embedding", "global_misalignment", "local_misalignment")
+"""The columns of a features table that hold a vector of the CLIP space."""
 COLUMNS = (
-    *("image_embedding", "parts_embedding", "global_misalignment", "local_misalignment"),
+    *EMBEDDINGS,
     "global_similarity",
     *LOCAL_SCALARS,
     *("width", "height", "byte_count", "jpeg_quality", "format"),
@@ -95,20 +99,29 @@ class FeatureArrays:
     """(n, 9)"""
 
     @classmethod
-    def of(cls, table: pa.Table) -> FeatureArrays:
+    def of(cls, table: pa.Table, dimensions: int | None = None) -> FeatureArrays:
         """From a features table with ``COLUMNS``.
 
         Parameters
         ----------
         table : n rows, all of status ``ok``. NaN and null in a scalar stay NaN, a missing
             embedding becomes NaN; :meth:`complete` finds such rows.
+        dimensions : of the embeddings; as the rows have it if None
+
+        Raises
+        ------
+        UsageError
+            If there are embeddings of other dimensions.
         """
-        image = _matrix(table["image_embedding"])
+        if dimensions is None:
+            found = (embedding_dimensions(table[name]) for name in EMBEDDINGS)
+            dimensions = next((size for size in found if size is not None), 0)
+        image, parts, difference, local = (_matrix(table[name], dimensions) for name in EMBEDDINGS)
         return cls(
             image=image,
-            caption=image - _matrix(table["global_misalignment"]),
-            parts=_matrix(table["parts_embedding"]),
-            local_misalignment=_matrix(table["local_misalignment"]),
+            caption=image - difference,
+            parts=parts,
+            local_misalignment=local,
             global_similarity=_vector(table["global_similarity"]),
             local_scalars=np.column_stack([_vector(table[name]) for name in LOCAL_SCALARS]),
             shortcut=_shortcut(table),
@@ -337,19 +350,30 @@ def _shortcut(table: pa.Table) -> Floats:
     return np.nan_to_num(np.column_stack(columns).astype(np.float32), posinf=0.0, neginf=0.0)
 
 
-def _matrix(column: pa.ChunkedArray) -> Floats:
-    """Fixed-size lists (n, d) -> float32; a null row becomes NaN."""
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
-    size = column.type.list_size
-    flat = array.flatten() if not array.null_count else None
-    if flat is not None:
-        return flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, size)
-    rows = np.full((len(array), size), np.nan, np.float32)
-    rows[array.is_valid().to_numpy(zero_copy_only=False)] = (
-        array.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
-    )
+def embedding_dimensions(column: pa.ChunkedArray) -> int | None:
+    """How long the embeddings of a column are, by its type or its first; None if there is none."""
+    if pa.types.is_fixed_size_list(column.type):
+        return int(column.type.list_size)
+    for chunk in column.chunks:
+        if chunk.null_count < len(chunk):
+            return len(chunk.drop_null()[0])
+    return None
+
+
+def _matrix(column: pa.ChunkedArray, dimensions: int) -> Floats:
+    """Lists of any kind (n, d) -> float32; a null row becomes NaN."""
+    present = column.is_valid().to_numpy()
+    rows = np.full((len(column), dimensions), np.nan, np.float32)
+    lists = [chunk.drop_null() for chunk in column.chunks]
+    lengths = {size for one in lists for size in pc.unique(pc.list_value_length(one)).to_pylist()}
+    if others := sorted(lengths - {dimensions}):
+        raise UsageError(
+            f"The features hold an embedding of {others[0]} dimensions among embeddings of "
+            f"{dimensions} dimensions: featurize all images with one profile."
+        )
+    values = [one.flatten().to_numpy(zero_copy_only=False) for one in lists]
+    if present.any():
+        rows[present] = np.concatenate(values).reshape(-1, dimensions)
     return rows
 
 

@@ -167,7 +167,7 @@ class Head:
         ones.
         """
         rows = np.flatnonzero(pc.equal(table["status"], Status.OK).to_numpy())
-        arrays = FeatureArrays.of(table.take(rows))
+        arrays = FeatureArrays.of(table.take(rows), self.description.dimensions)
         whole = arrays.complete()
         rows, arrays = rows[whole], arrays.take(whole)
         logits = np.full((2, len(table)), np.nan)

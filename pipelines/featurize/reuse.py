@@ -20,7 +20,7 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
-from item.tables import Status, features_schema
+from item.tables import FEATURES, Status
 from pipelines.storage.access import Storage, filesystem
 from pipelines.tables.features import PART, REPEAT, FeatureTable, PartWriter
 from pipelines.tables.published import conformed, date_of
@@ -207,8 +207,7 @@ class Copier:
         for number, some in wanted.items():
             with fs.open(self.files[number], "rb") as file:
                 found += _taken(pq.ParquetFile(file), np.array(some))
-        schema = features_schema(self.writer.dimensions)
-        return pa.concat_tables([conformed(some, schema) for some in found])
+        return pa.concat_tables([conformed(some, FEATURES) for some in found])
 
 
 def _taken(parquet: pq.ParquetFile, rows: NDArray[np.int64]) -> Iterator[pa.Table]:

@@ -30,6 +30,7 @@ def provenance(profile: Profile, run_id: str, perturbation: str = NONE) -> dict[
             "table": "features",
             "schema_version": SCHEMA_VERSION,
             "feature_set_id": profile.feature_set_id(),
+            "dimensions": profile.dimensions,
             "profile": profile.name,
             "models": profile.revisions(),
             "decoding": profile.decoding.model_dump(mode="json"),

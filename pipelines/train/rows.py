@@ -16,7 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from item.errors import UsageError
-from item.heads.columns import COLUMNS, FeatureArrays
+from item.heads.columns import COLUMNS, FeatureArrays, embedding_dimensions
 from item.tables import SCHEMA_VERSION, Status, decoded
 from pipelines.storage.access import Storage, filesystem
 from pipelines.storage.urls import redact
@@ -214,7 +214,7 @@ def _fragments(
     files: Sequence[tuple[str, str]], storage: Storage, column: str | None
 ) -> tuple[str, int, list[Fragment]]:
     """Feature set, dimensions and row groups of files; UsageError unless they fit together."""
-    tables: dict[tuple[str, int], str] = {}
+    tables: dict[tuple[str, int | None], str] = {}
     fragments = []
     for path, url in files:
         fs, inner = filesystem(url, storage)
@@ -223,9 +223,10 @@ def _fragments(
                 about = pq.ParquetFile(file)
                 facts = decoded(about.schema_arrow.metadata)
                 schema, groups = about.schema_arrow, about.metadata
+                missing = {*KEYS, *COLUMNS} - set(schema.names)
+                size = None if missing else facts.get("dimensions") or _dimensions(about)
             except (pa.ArrowInvalid, ValueError):
                 raise UsageError(f"{redact(url)} is not readable as Parquet.") from None
-        missing = {*KEYS, *COLUMNS} - set(schema.names)
         if "feature_set_id" not in facts or missing:
             raise UsageError(
                 f"{redact(path)} is not a features table: make one with jobs/featurize.py."
@@ -240,20 +241,28 @@ def _fragments(
                 f"{redact(path)} has no column '{column}' to group by: name the table that has it "
                 "with --metadata."
             )
-        size = schema.field("image_embedding").type.list_size
         tables.setdefault((facts["feature_set_id"], size), path)
         fragments += [
             Fragment(url, number, groups.row_group(number).num_rows)
             for number in range(groups.num_row_groups)
         ]
-    if len(tables) > 1:
+    feature_sets, sizes = {name for name, _ in tables}, {size for _, size in tables if size}
+    if len(feature_sets) > 1 or len(sizes) > 1:
         sets = " and ".join(f"'{name}' ({redact(path)})" for (name, _), path in tables.items())
         raise UsageError(
             f"The tables hold different feature sets, {sets}: featurize all images with one "
             "profile."
         )
-    ((feature_set_id, dimensions),) = tables
-    return feature_set_id, dimensions, fragments
+    return feature_sets.pop(), max((size for size in sizes if size), default=0), fragments
+
+
+def _dimensions(parquet: pq.ParquetFile) -> int | None:
+    """How long a file's embeddings are; None if it holds none."""
+    for batch in parquet.iter_batches(256, columns=["image_embedding"]):
+        found = embedding_dimensions(pa.chunked_array([batch.column(0)]))
+        if found is not None:
+            return found
+    return None
 
 
 def _checked(number: int, fragment: Fragment, storage: Storage, column: str | None) -> pa.Table:

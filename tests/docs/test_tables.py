@@ -18,13 +18,13 @@ from item.statistics.calibration import Abstention, Verdict
 from item.tables import (
     BOX,
     EVIDENCE,
+    FEATURES,
     OBJECT,
     REJECTS,
     SCORES,
     ErrorCode,
     Note,
     Status,
-    features_schema,
 )
 from tests.support.audit_root import DIMENSIONS, broken, picture, strange, write_night
 
@@ -45,7 +45,7 @@ TYPES = {
     "float32": pa.float32(),
     "float64": pa.float64(),
     "timestamp": pa.timestamp("ms", tz="UTC"),
-    "vector": pa.list_(pa.float16(), DIMENSIONS),
+    "vector": pa.list_(pa.float16()),
     "box": BOX,
     "list of string": pa.list_(pa.string()),
     "list of object": pa.list_(OBJECT),
@@ -81,7 +81,7 @@ def listed(heading: str) -> list[list[str]]:
 @pytest.mark.parametrize(
     ("heading", "schema", "is_table"),
     [
-        ("features", features_schema(DIMENSIONS), True),
+        ("features", FEATURES, True),
         ("scores", SCORES, True),
         ("rejects", REJECTS, True),
         ("evidence", EVIDENCE, True),

@@ -11,7 +11,7 @@ import pytest
 from item.featurizing import Featurizer
 from item.images.decode import image_id
 from item.profiles import load_profile
-from item.tables import ErrorCode, features_schema
+from item.tables import FEATURES, ErrorCode
 from tests.support.odd_files import ODD_FILES
 from tests.support.photographs import photographs
 
@@ -29,7 +29,7 @@ def featurizer() -> Featurizer:
 def test_every_file_has_its_row_in_order(featurizer: Featurizer) -> None:
     files = [GOOD[0], BROKEN, GOOD[1], b"", ODD_FILES["jpeg cut in half"][0]]
     table = featurizer.featurize(files, ["a", "b", "c", "d", "e"])
-    assert table.schema == features_schema(featurizer.profile.dimensions)
+    assert table.schema == FEATURES
     assert table["uri"].to_pylist() == ["a", "b", "c", "d", "e"]
     assert table["image_id"].to_pylist() == [image_id(data) for data in files]
     codes = [None, ErrorCode.NOT_AN_IMAGE, None, ErrorCode.EMPTY_FILE, ErrorCode.TRUNCATED]
@@ -43,7 +43,7 @@ def test_rows_need_no_names_and_there_may_be_none(featurizer: Featurizer) -> Non
     assert featurizer.featurize([BROKEN])["uri"].to_pylist() == [None]
     nothing = featurizer.featurize([])
     assert len(nothing) == 0
-    assert nothing.schema == features_schema(featurizer.profile.dimensions)
+    assert nothing.schema == FEATURES
 
 
 def test_as_many_names_as_pictures(featurizer: Featurizer) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from item.tables import IMAGES, ErrorCode, Status, features_schema
+from item.tables import FEATURES, IMAGES, ErrorCode, Status
 
 
 @pytest.mark.parametrize("code", ErrorCode)
@@ -33,15 +33,14 @@ def test_codes_are_plain_strings_to_arrow():
     assert column.to_pylist() == ["ok", "truncated"]
 
 
-@pytest.mark.parametrize("schema", [IMAGES, features_schema(8)])
+@pytest.mark.parametrize("schema", [IMAGES, FEATURES])
 def test_columns_are_named_once(schema):
     assert len(set(schema.names)) == len(schema.names)
 
 
 def test_features_carry_the_keys_and_reasons_of_the_images():
-    features = features_schema(8)
     for name in ("uri", "source", "status", "error_code", "error_message", "label", "generator"):
-        assert features.field(name).type == IMAGES.field(name).type
+        assert FEATURES.field(name).type == IMAGES.field(name).type
 
 
 def test_pandas_reads_a_features_file_with_objects_and_embeddings():
@@ -55,7 +54,7 @@ def test_pandas_reads_a_features_file_with_objects_and_embeddings():
             },
             {"uri": "b.png", "error_code": "truncated"},
         ],
-        schema=features_schema(4),
+        schema=FEATURES,
     )
     file = io.BytesIO()
     pq.write_table(table, file)

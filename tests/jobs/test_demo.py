@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from item.errors import UsageError
 from item.heads.head import Head
 from item.mini import HEAD
-from item.tables import ErrorCode, Status, features_schema
+from item.tables import FEATURES, ErrorCode, Status
 from jobs import demo
 from pipelines.score.job import scores
 from tests.conftest import REPOSITORY
@@ -67,7 +67,7 @@ def object_(phrase: str, similarity: float, grounded: bool = True) -> dict[str, 
 
 def read_back(audit: Path, *rows: dict[str, object]) -> pd.DataFrame:
     """Write rows as the tables of a night are written, and read them as the demo does."""
-    features = pa.Table.from_pylist(list(rows), schema=features_schema(384))
+    features = pa.Table.from_pylist(list(rows), schema=FEATURES)
     tables = {"features": features, "scores": scores(features, Head.load(HEAD))}
     for name, table in tables.items():
         path = audit / name / f"date={demo.NIGHTS[0]}" / "night.parquet"

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from item.statistics.calibration import Abstention, Thresholds, Verdict, verdicts
-from item.tables import EVIDENCE, REJECTS, SCORES, ErrorCode, Status, features_schema
+from item.tables import EVIDENCE, FEATURES, REJECTS, SCORES, ErrorCode, Status
 
 DIMENSIONS = 4
 HEAD = "0123456789abcdef"
-FEATURES = "mini-abcdef"
+FEATURE_SET = "mini-abcdef"
 THRESHOLDS = Thresholds(likely_real=0.2, likely_generated=0.9)
 ERROR_RATES = {
     "measured_on": "1,000 photographs and 500 generated pictures",
@@ -125,9 +125,9 @@ def write_night(
     for number in range(min(parts, len(rows))):
         mine = rows[number::parts]
         name = f"date={night}/part-{number:04}.parquet"
-        said = {"head_id": head_id, "feature_set_id": FEATURES, "run_id": "run"}
+        said = {"head_id": head_id, "feature_set_id": FEATURE_SET, "run_id": "run"}
         said["scored_at"] = datetime(2026, 1, 1, tzinfo=UTC)
-        _write(root / "features" / name, features_schema(DIMENSIONS), mine)
+        _write(root / "features" / name, FEATURES, mine)
         _write(root / "scores" / name, SCORES, [row | said for row in mine])
     lost = [row for row in rows if row["status"] != Status.OK]
     _write(root / f"rejects/date={night}/rejects.parquet", REJECTS, _rejects(lost))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from item.tables import features_schema
+from item.tables import EMBEDDING, FEATURES, STORED_EMBEDDING
 from pipelines.runtime.stages import SECONDS
 
 DIMENSIONS = 4
@@ -51,8 +51,7 @@ COLUMNS = sorted(
 
 def done(*uris: str, date: str | list[str] = NIGHT, **columns: Any) -> pa.Table:
     """Rows as the last stage leaves them; those whose URI holds ``bad`` are rejected."""
-    names = {field.name for field in features_schema(DIMENSIONS)}
-    lists = pa.list_(pa.float32())
+    names = {field.name for field in FEATURES}
     rows: list[dict[str, Any]] = []
     for number, uri in enumerate(uris):
         row: dict[str, Any] = {"uri": uri, "occurrence": uris[:number].count(uri)}
@@ -65,8 +64,8 @@ def done(*uris: str, date: str | list[str] = NIGHT, **columns: Any) -> pa.Table:
             row |= {name: embedding for name in names if name.endswith(("bedding", "alignment"))}
         rows.append(row | {name: values[number] for name, values in columns.items()})
     fields = [
-        pa.field(field.name, lists if pa.types.is_fixed_size_list(field.type) else field.type)
-        for field in features_schema(DIMENSIONS)
+        pa.field(field.name, EMBEDDING if field.type == STORED_EMBEDDING else field.type)
+        for field in FEATURES
     ]
     fields += [
         ("occurrence", pa.int32()),

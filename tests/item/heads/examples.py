@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from item.heads.columns import FeatureArrays, Group
-from item.tables import features_schema
+from item.tables import FEATURES, STORED_EMBEDDING
 
 DIMENSIONS = 8
 FEATURE_SET = "toy-0123456789ab"
@@ -60,10 +60,9 @@ def features_table(
     for name in ("min", "mean", "max", "std"):
         values[f"local_similarity_{name}"] = rng.normal(scale=0.1, size=rows)
     values |= columns
-    schema = features_schema(DIMENSIONS)
     return pa.Table.from_arrays(
-        [_column(values.get(field.name, [None] * rows), field.type) for field in schema],
-        schema=schema,
+        [_column(values.get(field.name, [None] * rows), field.type) for field in FEATURES],
+        schema=FEATURES,
     )
 
 
@@ -74,9 +73,8 @@ def labelled(rows: int = 400, seed: int = 0, **columns: Any) -> tuple[FeatureArr
 
 
 def _column(values: Any, kind: pa.DataType) -> pa.Array:
-    if pa.types.is_fixed_size_list(kind):
-        flat = pa.array(np.asarray(values, np.float16).ravel())
-        return pa.FixedSizeListArray.from_arrays(flat, DIMENSIONS)
+    if kind == STORED_EMBEDDING:
+        return pa.array([None if one is None else np.float16(one) for one in values], kind)
     return pa.array(values, kind, from_pandas=False)
 
 

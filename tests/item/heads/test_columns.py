@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from item.errors import UsageError
 from item.heads.columns import (
+    EMBEDDINGS,
     FeatureArrays,
     Group,
     Level,
@@ -148,3 +151,53 @@ def test_features_of_a_row_do_not_depend_on_the_rows_beside_it() -> None:
     for row in (0, 41, 89):
         alone = features(arrays.take(np.array([row])), EVERY, statistics)
         np.testing.assert_allclose(alone[0], together[row], rtol=0, atol=1e-6)
+
+
+LISTS = {
+    "lists of float16": pa.list_(pa.float16()),
+    "fixed-size lists, as they were once written": pa.list_(pa.float16(), DIMENSIONS),
+    "large lists of float32, as polars writes them": pa.large_list(pa.float32()),
+    "lists of float64": pa.list_(pa.float64()),
+}
+
+
+@pytest.mark.parametrize("kind", LISTS.values(), ids=LISTS)
+@pytest.mark.parametrize("missing", [[], [1], [0, 1, 3], [0, 1, 2, 3]])
+def test_embeddings_are_read_from_lists_of_any_kind(kind: pa.DataType, missing: list[int]) -> None:
+    table = features_table(4)
+    expected = FeatureArrays.of(table)
+    values = [None if row in missing else one for row, one in enumerate(embeddings(table))]
+    place = table.column_names.index("image_embedding")
+    column = pa.chunked_array([pa.array(values[:2], kind), pa.array(values[2:], kind)])
+    arrays = FeatureArrays.of(table.set_column(place, "image_embedding", column))
+    kept = np.setdiff1d(np.arange(4), missing)
+    np.testing.assert_array_equal(arrays.image[kept], expected.image[kept])
+    assert np.isnan(arrays.image[missing]).all()
+    assert arrays.complete().nonzero()[0].tolist() == kept.tolist()
+
+
+@pytest.mark.parametrize("row", [0, 2])
+def test_an_embedding_of_other_dimensions_is_refused(row: int) -> None:
+    table = features_table(4)
+    values = embeddings(table)
+    values[row] = [0.5] * 3
+    place = table.column_names.index("parts_embedding")
+    column = pa.array(values, pa.list_(pa.float16()))
+    table = table.set_column(place, "parts_embedding", column)
+    with pytest.raises(UsageError, match=r"an embedding of 3 dimensions among .* 8 dimensions"):
+        FeatureArrays.of(table)
+    with pytest.raises(UsageError, match=r"an embedding of 8 dimensions among .* 4 dimensions"):
+        FeatureArrays.of(features_table(4), dimensions=4)
+
+
+def test_rows_without_any_embedding_have_the_dimensions_that_are_asked_for() -> None:
+    nothing = dict.fromkeys(EMBEDDINGS, [None] * 3)
+    table = features_table(3, **nothing)
+    assert FeatureArrays.of(table, 5).image.shape == (3, 5)
+    assert FeatureArrays.of(table).image.shape == (3, 0)
+    assert not FeatureArrays.of(table, 5).complete().any()
+
+
+def embeddings(table: pa.Table) -> list[list[float]]:
+    """The image embeddings of a table as numbers of Python."""
+    return [list(map(float, one)) for one in table["image_embedding"].to_pylist()]

@@ -16,7 +16,7 @@ from item.errors import UsageError
 from item.featurizing import featurizer_of
 from item.images.decode import image_id
 from item.profiles import Profile, load_profile
-from item.tables import ErrorCode, as_features, features_schema
+from item.tables import FEATURES, ErrorCode, as_features
 from pipelines.featurize.one_image import featurize_one, read_one
 from pipelines.featurize.steps import stages
 from pipelines.runtime.stages import run_stage
@@ -51,7 +51,7 @@ def together(profile: Profile, tmp_path_factory: pytest.TempPathFactory) -> dict
 def test_row_is_that_of_the_pipeline(name: str, together: dict[str, Any], profile: Profile) -> None:
     expected = together[name]
     row = featurize_one(FILES[name], expected["uri"], profile)
-    assert list(row) == features_schema(profile.dimensions).names
+    assert list(row) == FEATURES.names
     for column, value in expected.items():
         if column == "objects" and value:
             found = [(one["phrase"], one["box"], one["grounded"]) for one in row[column]]

@@ -12,7 +12,7 @@ from item.errors import UsageError
 from item.heads.head import Head
 from item.mini import HEAD
 from item.profiles import Profile, load_profile
-from item.tables import IMAGES, as_features, features_schema
+from item.tables import FEATURES, IMAGES, as_features
 from pipelines.featurize.steps import check_gpus, stages
 from pipelines.input.rows import InputRow
 from pipelines.runtime.stages import groups, run_stage
@@ -38,7 +38,7 @@ def featurized(profile: Profile, captions: list[str] | None = None) -> list[dict
         stage.set_up()
         table = run_stage(stage, table)
     found = as_features(table, profile.dimensions)
-    assert found.schema == features_schema(profile.dimensions)
+    assert found.schema == FEATURES
     return found.to_pylist()
 
 
@@ -50,7 +50,7 @@ def test_another_profile_gives_the_same_columns_and_another_feature_set(tmp_path
     assert all(row["caption"] for row in rows)
     assert all(-1.01 <= row["global_similarity"] <= 1.01 for row in rows)
     assert profile.feature_set_id() != load_profile("mini").feature_set_id()
-    assert set(rows[0]) == set(features_schema(load_profile("mini").dimensions).names)
+    assert set(rows[0]) == set(FEATURES.names)
     with pytest.raises(UsageError, match="cannot score those of"):
         Head.load(HEAD).check_feature_set(profile.feature_set_id())
 

@@ -15,7 +15,7 @@ from item.images.decode import image_id
 from item.images.perturb import Perturbation
 from item.misalignment import global_misalignment
 from item.profiles import Profile, load_profile
-from item.tables import ErrorCode, Note, as_features, features_schema
+from item.tables import FEATURES, ErrorCode, Note, as_features
 from pipelines.featurize.steps import EMBEDDINGS, Embed, FindObjects, Perturb, stages
 from pipelines.runtime.stages import Stage, run_stage
 from tests.support.dumps import make, planned, tables_of
@@ -160,7 +160,7 @@ def test_rows_carry_nothing_that_the_table_does_not_need(
         table.column_names
     )
     features = as_features(table, profile.dimensions)
-    assert features.schema.equals(features_schema(profile.dimensions))
+    assert features.schema.equals(FEATURES)
 
 
 # Without stages

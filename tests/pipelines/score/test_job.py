@@ -15,7 +15,7 @@ import pytest
 from item.errors import UsageError
 from item.heads.head import Head
 from item.mini import HEAD
-from item.tables import SCORES, features_schema
+from item.tables import FEATURES, SCORES
 from pipelines.score.configuration import ScoreConfiguration
 from pipelines.score.job import plan_scoring, run_scoring
 from pipelines.storage.access import Storage
@@ -61,7 +61,7 @@ def feature_rows(number: int, seed: int) -> pa.Table:
         "error_code": "truncated",
     }
     rows[1]["caption"] = None
-    return pa.Table.from_pylist(rows, schema=features_schema(DIMENSIONS))
+    return pa.Table.from_pylist(rows, schema=FEATURES)
 
 
 def write_features(root: str, feature_set: str | None = None, **numbers: int) -> FeatureTable:

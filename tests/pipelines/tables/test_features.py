@@ -16,7 +16,7 @@ import pytest
 
 from item.errors import UsageError
 from item.profiles import load_profile
-from item.tables import decoded, features_schema
+from item.tables import FEATURES, decoded
 from pipelines.storage.access import Storage, filesystem
 from pipelines.storage.urls import join
 from pipelines.tables.features import FeatureTable, PartWriter
@@ -65,8 +65,8 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_part_has_the_schema_of_the_table_and_zstd(tmp_path: Path) -> None:
     [part] = write(str(tmp_path), done("a", "bad", "c"))
     file = pq.ParquetFile(tmp_path / part["path"])
-    assert file.schema_arrow.equals(features_schema(DIMENSIONS))
-    assert file.schema_arrow.field("image_embedding").type == pa.list_(pa.float16(), DIMENSIONS)
+    assert file.schema_arrow.equals(FEATURES)
+    assert file.schema_arrow.field("image_embedding").type == pa.list_(pa.float16())
     groups = [file.metadata.row_group(n) for n in range(file.num_row_groups)]
     codecs = {g.column(n).compression for g in groups for n in range(g.num_columns)}
     assert codecs == {"ZSTD"}
@@ -111,7 +111,7 @@ def test_part_of_rejected_rows_alone_has_the_same_schema(
 ) -> None:
     [part] = write(str(tmp_path), done(*names))
     file = pq.ParquetFile(tmp_path / part["path"])
-    assert file.schema_arrow.equals(features_schema(DIMENSIONS))
+    assert file.schema_arrow.equals(FEATURES)
     assert file.read()["local_misalignment"].null_count == len(names)
 
 

@@ -14,13 +14,12 @@ import pytest
 from item.errors import UsageError
 from item.heads.head import Head
 from item.profiles import load_profile
-from item.tables import features_schema
+from item.tables import FEATURES
 from pipelines.evaluate.robustness import job as robustness_job
 from pipelines.evaluate.robustness.configuration import resolve
 from pipelines.evaluate.robustness.job import SCHEMA, plan_robustness, run_robustness
 from pipelines.results.tables import ROBUSTNESS, _read_table
 from pipelines.tables.provenance import provenance
-from tests.item.heads import examples
 from tests.item.heads.examples import features_table
 from tests.pipelines.evaluate.robustness.examples import MINI, STRENGTHS, small_head
 from tests.support.dumps import make, parquet_of
@@ -168,4 +167,4 @@ def test_what_cannot_work_is_refused_before_any_work(
 
 
 def test_example_tables_have_the_true_schema() -> None:
-    assert features_table(2).schema.equals(features_schema(examples.DIMENSIONS))
+    assert features_table(2).schema.equals(FEATURES)
