@@ -44,6 +44,7 @@ class ErrorCode(StrEnum):
     MISSING_BYTES = "missing_bytes"
     DUPLICATE_URI = "duplicate_uri"
     URI_NOT_FOUND = "uri_not_found"
+    URI_REFUSED = "uri_refused"
     URI_OUTSIDE_ROOT = "uri_outside_root"
     URI_UNREADABLE = "uri_unreadable"
     UNREADABLE_ARCHIVE = "unreadable_archive"
@@ -73,6 +74,7 @@ _SENTENCES = {
     ErrorCode.MISSING_BYTES: "The row has neither bytes nor a URI to read them from.",
     ErrorCode.DUPLICATE_URI: "An earlier row of the same date has this URI.",
     ErrorCode.URI_NOT_FOUND: "Nothing exists at the URI.",
+    ErrorCode.URI_REFUSED: "The server answered that it will not send the file.",
     ErrorCode.URI_OUTSIDE_ROOT: "The URI lies outside the folders that the job may read.",
     ErrorCode.URI_UNREADABLE: "Reading the URI failed.",
     ErrorCode.UNREADABLE_ARCHIVE: "The archive that holds the file is damaged at this place.",

@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import tempfile
+import threading
 import uuid
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import s3fs
+from aiohttp import ClientError as ConnectionLostError
 from botocore.exceptions import (
     BotoCoreError,
     CredentialRetrievalError,
@@ -27,6 +29,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 from botocore.exceptions import ConnectionError as UnreachableError
+from botocore.parsers import ResponseParserError
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -71,12 +74,24 @@ class Storage(BaseModel):
         return value
 
 
-class HttpStatusError(OSError):
-    """A server answered, but not with the file."""
+STORAGE_ERRORS = (OSError, BotoCoreError, ResponseParserError, ConnectionLostError)
+"""What reading and writing raises, locally and through s3fs, if the storage is at fault."""
+
+
+class ReadError(OSError):
+    """Reading failed in a way that may pass; the text says how and holds no credential."""
+
+
+class HttpStatusError(ReadError):
+    """A server answered, but not with the file; it may do so another time."""
 
     def __init__(self, status: int) -> None:
         self.status = status
         super().__init__(f"HTTP {status}")
+
+
+class RefusedError(OSError):
+    """A server answered that it will never send the file; the text says how."""
 
 
 def reason(error: BaseException) -> str:
@@ -84,8 +99,8 @@ def reason(error: BaseException) -> str:
     response = getattr(error.__cause__, "response", None)
     if isinstance(response, dict) and response.get("Error", {}).get("Code"):
         return re.sub(r"\W", "", str(response["Error"]["Code"]))[:60]
-    if isinstance(error, HttpStatusError):
-        return f"HTTP {error.status}"
+    if isinstance(error, ReadError | RefusedError):
+        return str(error)
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
     return type(error).__name__
@@ -110,19 +125,29 @@ def filesystem(url: str, storage: Storage) -> tuple[AbstractFileSystem, str]:
 
 
 _retries = 0
+_counting = threading.Lock()
 
 
 def take_retries() -> int:
-    """How many S3 requests this process had to repeat since it was last asked."""
+    """How many requests this process had to repeat since it was last asked."""
     global _retries
-    taken, _retries = _retries, 0
+    with _counting:
+        taken, _retries = _retries, 0
     return taken
 
 
-class _CountingS3(s3fs.S3FileSystem):
-    """Counts the requests that botocore repeats, those that fail in the end included.
+def count_repeated_request() -> None:
+    """Add one to what `take_retries` returns."""
+    global _retries
+    with _counting:
+        _retries += 1
 
-    What aiohttp sends again because the server had closed an idle connection is not counted.
+
+class _S3(s3fs.S3FileSystem):
+    """S3 whose keys are taken byte for byte, and that counts the requests it repeats.
+
+    Those that botocore repeats are counted, if they fail in the end too. What aiohttp sends
+    again because the server had closed an idle connection is not.
     """
 
     async def set_session(self, refresh: bool = False, kwargs: dict[str, Any] | None = None) -> Any:
@@ -131,15 +156,20 @@ class _CountingS3(s3fs.S3FileSystem):
         client.meta.events.register_first("needs-retry.s3", _count_repeated, unique_id=name)
         return client
 
+    def split_path(self, path: str) -> tuple[str, str, None]:
+        """Return bucket and key; ``?versionId=`` is a part of the key as any other."""
+        bucket, key = self._find_bucket_key(path.removeprefix("s3://"))
+        return bucket, key, None
+
 
 def _count_repeated(attempts: int, **_: Any) -> None:
     """Handle botocore's event after each request; `attempts` counts those of one call."""
-    global _retries
-    _retries += attempts > 1
+    if attempts > 1:
+        count_repeated_request()
 
 
 def _new_s3(storage: Storage) -> s3fs.S3FileSystem:
-    fs = _CountingS3(
+    fs = _S3(
         anon=storage.anonymous,
         endpoint_url=storage.endpoint_url,
         client_kwargs={"region_name": storage.region} if storage.region else {},
@@ -185,7 +215,7 @@ def check_readable(url: str, storage: Storage) -> None:
         try:
             if not _s3_has(fs, bucket, key):
                 raise UsageError(f"There is nothing at {redact(url)}.")
-        except (OSError, BotoCoreError) as error:
+        except STORAGE_ERRORS as error:
             raise _usage_error(error, url, storage, "read") from None
         return
     path = local_path(url)
@@ -240,7 +270,7 @@ def check_writable(url: str, storage: Storage) -> None:
         try:
             fs.pipe_file(probe, b"")
             fs.rm_file(probe)
-        except (OSError, BotoCoreError) as error:
+        except STORAGE_ERRORS as error:
             raise _usage_error(error, url, storage, "write to") from None
         return
     folder = Path(local_path(url))

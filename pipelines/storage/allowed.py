@@ -5,15 +5,15 @@ Paths that a table brings along are hostile; ``Roots`` decides which of them may
 
 from __future__ import annotations
 
-import os
-import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote
 
-from pipelines.storage.urls import is_s3, local_path, s3_path
+from item.errors import UsageError
+from pipelines.storage.uris import HttpUrl, http_url, real_path, what_is_named
+from pipelines.storage.urls import is_s3, local_path, redact, s3_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +30,27 @@ class Roots:
     Parameters
     ----------
     roots : local folders, ``s3://bucket/prefix`` and ``http(s)://host/path``
+
+    Raises
+    ------
+    UsageError
+        If one is none of these.
     """
 
     def __init__(self, roots: Iterable[str]) -> None:
         self._local: list[str] = []
         self._s3: list[str] = []
-        self._http: list[tuple[str, str, str]] = []
+        self._http: list[HttpUrl] = []
         for root in roots:
             if is_s3(root):
                 self._s3.append(s3_path(root))
-            elif root[:7].lower() == "http://" or root[:8].lower() == "https://":
-                parts = urlsplit(root)
-                self._http.append((parts.scheme, parts.netloc.lower(), unquote(parts.path)))
+            elif re.match(r"https?://", root, re.IGNORECASE):
+                url = http_url(root)
+                if url is None:
+                    raise UsageError(f"{redact(root)} is not a URL of a valid host.")
+                self._http.append(url)
             else:
-                self._local.append(os.path.realpath(local_path(root)))
+                self._local.append(real_path(local_path(root)))
 
     def locate(self, uri: str, folder: str) -> Location | None:
         """Resolve a URI, or return None where it lies below none of the roots.
@@ -53,58 +60,42 @@ class Roots:
         uri : hostile text; relative ones are resolved against `folder`
         folder : local folder or ``s3://`` prefix of the table that holds the URI
         """
-        scheme = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*)://", uri)
-        if scheme is None:
-            if re.match(r"(?i)(file|data|https?|s3):", uri):
-                return None
-            if is_s3(folder):
-                if uri.startswith("/"):
-                    return None
-                return self._in_s3(posixpath.normpath(posixpath.join(s3_path(folder), uri)))
-            return self._in_local(os.path.join(folder, uri))
-        match scheme[1].lower():
+        named = what_is_named(uri, folder)
+        match named.kind:
+            case "local":
+                return self._in_local(named.text)
             case "s3":
-                return self._in_s3(uri[5:])
-            case "http" | "https":
-                return self._in_http(uri)
-            case "file":
-                rest = uri[7:]
-                host, slash, path = rest.partition("/")
-                if host not in ("", "localhost"):
-                    return None
-                return self._in_local(slash + unquote(path))
+                return self._in_s3(named.text)
+            case "http":
+                return self._in_http(named.text)
         return None
 
     def _in_local(self, path: str) -> Location | None:
         if "\0" in path:
             return None
-        resolved = os.path.realpath(path)
+        resolved = real_path(path)
         if any(resolved == root or _below(resolved, root) for root in self._local):
             return Location("local", resolved)
         return None
 
     def _in_s3(self, path: str) -> Location | None:
-        # A gateway in front of a file system may resolve dots that S3 itself would not.
-        if any(part in (".", "..") for part in path.split("/")):
+        # A gateway in front of a file system may resolve what S3 itself would not.
+        if ".." in path.split("/"):
             return None
         return Location("s3", path) if any(_below(path, root) for root in self._s3) else None
 
     def _in_http(self, uri: str) -> Location | None:
-        if re.search(r"[\s\x00-\x1f\x7f\\]", uri):
+        url = http_url(uri)
+        if url is None or url.has_user or re.search(r"[\x00-\x1f\x7f\\]", uri):
             return None
-        try:
-            parts = urlsplit(uri)
-        except ValueError:
+        # A server may resolve these after it has decoded the path.
+        decoded = unquote(url.path)
+        if "\\" in decoded or any(part in (".", "..") for part in decoded.split("/")):
             return None
-        path = unquote(parts.path)
-        if "\\" in path or any(part in (".", "..") for part in path.split("/")):
-            return None
-        for scheme, host, root in self._http:
-            same_host = (parts.scheme, parts.netloc.lower()) == (scheme, host)
-            if same_host and _below(path, root):
-                quoted = quote(parts.path, safe="/%:@!$&'()*+,;=~-._")
-                query = quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
-                return Location("http", urlunsplit((scheme, parts.netloc, quoted, query, "")))
+        for root in self._http:
+            same_host = (url.scheme, url.host) == (root.scheme, root.host)
+            if same_host and _below(url.normal_path, root.normal_path):
+                return Location("http", url.sent)
         return None
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import closing
-from functools import lru_cache
-from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-from urllib3 import PoolManager, ProxyManager, Retry, Timeout
-from urllib3.exceptions import HTTPError
-
-from pipelines.storage.access import HttpStatusError, Storage, _s3, reason
+from item.tables import ErrorCode
+from pipelines.storage.access import (
+    STORAGE_ERRORS,
+    ReadError,
+    RefusedError,
+    Storage,
+    _s3,
+    reason,
+)
 from pipelines.storage.allowed import Location
+from pipelines.storage.web import TooLongError, fetch_http
 
 
 class TooLargeError(Exception):
@@ -42,9 +43,11 @@ def fetch(location: Location, storage: Storage, limit: int, size: int | None = N
     TooLargeError
         If the file is larger than `limit`.
     FileNotFoundError
-        If no regular file is there.
-    OSError, BotoCoreError
-        If reading failed after the configured retries.
+        If no regular file is there, or a server says that there is none.
+    RefusedError
+        If a server says that it will not send the file, now or later.
+    OSError
+        If reading failed after the configured retries; another try may succeed.
     """
     if size is not None and size > limit:
         raise TooLargeError(limit, size)
@@ -54,7 +57,30 @@ def fetch(location: Location, storage: Storage, limit: int, size: int | None = N
         case "s3":
             return _fetch_s3(location.path, storage, limit)
         case "http":
-            return _fetch_http(location.path, storage, limit)
+            try:
+                return fetch_http(location.path, storage, limit)
+            except TooLongError as error:
+                raise TooLargeError(limit, error.size) from None
+
+
+def row_failure(error: Exception) -> tuple[ErrorCode, str]:
+    """Return the code and the message of a row whose bytes `fetch` could not read.
+
+    Raises
+    ------
+    Exception
+        `error` itself, if it is none of those that `fetch` raises.
+    """
+    match error:
+        case TooLargeError():
+            return ErrorCode.TOO_MANY_BYTES, str(error)
+        case FileNotFoundError() | IsADirectoryError():
+            return ErrorCode.URI_NOT_FOUND, ErrorCode.URI_NOT_FOUND.sentence
+        case RefusedError():
+            return ErrorCode.URI_REFUSED, f"The server does not send the file: {reason(error)}."
+    if isinstance(error, STORAGE_ERRORS):
+        return ErrorCode.URI_UNREADABLE, f"Reading the URI failed: {reason(error)}."
+    raise error
 
 
 def _fetch_local(path: str, limit: int) -> bytes:
@@ -73,75 +99,27 @@ def _fetch_local(path: str, limit: int) -> bytes:
     with os.fdopen(handle, "rb") as file:
         if about.st_size > limit:
             raise TooLargeError(limit, about.st_size)
-        return _bounded(file.read(limit + 1), limit)
+        content = _bounded(file.read(limit + 1), limit)
+    if len(content) < about.st_size:
+        raise ReadError("the file was cut while it was read")
+    return content
 
 
 def _fetch_s3(path: str, storage: Storage, limit: int) -> bytes:
+    if path.partition("/")[2] == "":
+        raise FileNotFoundError(errno.ENOENT, "not a key")
     try:
         content: bytes = _s3(storage).cat_file(path, start=0, end=limit + 1)
-    except OSError as error:
-        if reason(error) in ("InvalidRange", "416"):  # an object without bytes has no range
+    except STORAGE_ERRORS as error:
+        why = reason(error)
+        if why in ("InvalidRange", "416"):  # an object without bytes has no range
             return b""
-        raise
+        if why == "KeyTooLongError":
+            raise FileNotFoundError(errno.ENOENT, "no key is that long") from None
+        if isinstance(error, OSError):
+            raise
+        raise ReadError(why) from error
     return _bounded(content, limit)
-
-
-_PASSING = frozenset({408, 429, *range(500, 600)})
-"""HTTP answers after which another try may succeed."""
-
-
-def _fetch_http(url: str, storage: Storage, limit: int) -> bytes:
-    """An allowed server never sends the reader elsewhere: a redirect is an error."""
-    pool = _pool(storage.read_timeout, _proxy(url))
-    retries = Retry(
-        total=storage.retries,
-        status_forcelist=_PASSING,
-        backoff_factor=0.2,
-        backoff_max=5.0,
-        raise_on_status=False,
-        respect_retry_after_header=False,
-    )
-    while True:
-        try:
-            response = pool.request(
-                "GET", url, retries=retries, redirect=False, preload_content=False
-            )
-        except HTTPError as error:
-            raise ConnectionError(type(error).__name__) from error
-        with closing(response):
-            if response.status in (404, 410):
-                raise FileNotFoundError(errno.ENOENT, "HTTP 404")
-            if response.status >= 300:
-                raise HttpStatusError(response.status)
-            try:
-                return _bounded(response.read(limit + 1), limit)
-            except HTTPError as error:  # urllib3 repeats no request whose body broke off
-                retries = _after(error, url, response.retries)
-        retries.sleep()
-
-
-def _after(error: HTTPError, url: str, left: Retry | None) -> Retry:
-    """What is left of the repetitions once a body broke off; ConnectionError if nothing is."""
-    try:
-        assert left is not None
-        return left.increment("GET", url, error=error)
-    except HTTPError:
-        raise ConnectionError(type(error).__name__) from error
-
-
-@lru_cache(maxsize=8)
-def _pool(seconds: float, proxy: str | None) -> PoolManager:
-    """Connections of this process; ``seconds`` is how long each waits for an answer."""
-    options: dict[str, Any] = {"timeout": Timeout(connect=seconds, read=seconds), "maxsize": 16}
-    return ProxyManager(proxy, **options) if proxy else PoolManager(**options)
-
-
-def _proxy(url: str) -> str | None:
-    """What the environment says of proxies for this URL."""
-    parts = urlsplit(url)
-    if proxy_bypass(parts.hostname or ""):
-        return None
-    return getproxies().get(parts.scheme)
 
 
 def _bounded(content: bytes, limit: int) -> bytes:

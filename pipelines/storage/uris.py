@@ -70,7 +70,7 @@ class Named:
 
 
 _SCHEME = re.compile(r"((?:[a-z0-9]+::)*)([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-_S3 = frozenset({"s3", "s3a", "s3n"})
+S3_SCHEMES = frozenset({"s3", "s3a", "s3n"})
 
 
 def what_is_named(text: str, folder: str) -> Named:
@@ -90,7 +90,7 @@ def what_is_named(text: str, folder: str) -> Named:
     rest = text[scheme.end() :]
     if scheme[1]:
         return Named("other", text)
-    if name in _S3:
+    if name in S3_SCHEMES:
         return Named("s3", rest)
     if name in ("http", "https"):
         return Named("http", text)
@@ -136,7 +136,9 @@ _LONGEST_PATH = 4096
 
 
 def real_path(path: str) -> str:
-    """Return an absolute path without links and dots; as text where it cannot exist."""
+    """Return an absolute path without links and dots; one that cannot exist stays text."""
+    if len(path) > _LONGEST_PATH:
+        path = os.path.normpath(path)
     if "\0" in path or len(path) > _LONGEST_PATH:
         return "/" + os.path.normpath(path).lstrip("/")
     return os.path.realpath(path)
@@ -187,9 +189,14 @@ class HttpUrl:
         return self._with(self.path, self.query)
 
     @property
+    def normal_path(self) -> str:
+        """The path without needless escapes."""
+        return _normal(self.path)
+
+    @property
     def key(self) -> str:
         """The same for all spellings that RFC 3986 (6.2.2) calls equivalent."""
-        return self._with(_within(_normal(self.path)), _normal(self.query))
+        return self._with(self.normal_path, _normal(self.query))
 
     def _with(self, path: str, query: str) -> str:
         return f"{self.scheme}://{self.host}{path}{'?' if query else ''}{query}"
@@ -216,7 +223,7 @@ def http_url(text: str) -> HttpUrl | None:
     return HttpUrl(
         scheme,
         canonical,
-        _within(_encoded(path, "/:@!$&'()*+,;=~")) or "/",
+        _within(_encoded(path, "/:@!$&'()*+,;=~").replace("%2E", ".")) or "/",
         _encoded(query, "/:@!$&'()*+,;=~?"),
         bool(at),
     )
@@ -268,7 +275,7 @@ def _within(path: str) -> str:
 # Secrets
 
 
-_OBJECT_STORES = _S3 | {"gs", "gcs"}
+_OBJECT_STORES = S3_SCHEMES | {"gs", "gcs"}
 """Their keys may hold any character: there is no query."""
 
 _NAMES_CONTAINER = frozenset({"abfs", "abfss", "wasb", "wasbs"})
@@ -294,7 +301,7 @@ def without_secrets(uri: str) -> str:
     rest = uri[scheme.end() :]
     bare = without_user(name, rest)
     if name not in _OBJECT_STORES:
-        bare = _without_signature(bare)
+        bare = without_signature(bare)
     return uri if bare == rest else scheme[0] + bare
 
 
@@ -306,20 +313,37 @@ def without_user(scheme: str, rest: str) -> str:
     """
     if "@" not in rest:
         return rest
-    stores = scheme in _OBJECT_STORES
-    authority = rest.partition("/")[0] if stores else re.split("[/?#]", rest, maxsplit=1)[0]
+    authority = _authority(scheme, rest)
     if ":" not in authority and ("@" not in authority or scheme in _NAMES_CONTAINER):
         return rest
     host = authority.rpartition("@")[2]
-    if stores:
-        valid = _BUCKET.fullmatch(host) is not None
-    else:  # "anna:/..." is rather a password that begins with a slash than an empty port
-        valid = _HOST.fullmatch(host) is not None and "%" not in host
-        valid = valid and (not host.endswith(":") or "." in host or host.startswith("["))
-    if valid:
+    if _is_host(scheme, host):
         return rest[len(authority) - len(host) :]
-    after = (_BUCKET_AFTER_AT if stores else _HOST_AFTER_AT).search(rest)
+    after = (_BUCKET_AFTER_AT if scheme in _OBJECT_STORES else _HOST_AFTER_AT).search(rest)
     return rest[after.end() if after else rest.rindex("@") + 1 :]
+
+
+def ends_in_password(scheme: str, rest: str) -> bool:
+    """Whether what follows ``scheme://`` looks like ``user:part of a password``."""
+    host = _authority(scheme, rest).rstrip(".,;)'\"")
+    if "@" in rest or ":" not in host or _is_host(scheme, host):
+        return False
+    before = host.removesuffix(":")  # the colon of a sentence may follow a port
+    return ":" not in before or not _is_host(scheme, before)
+
+
+def _authority(scheme: str, rest: str) -> str:
+    ends = "[/]" if scheme in _OBJECT_STORES else "[/?#]"
+    return re.split(ends, rest, maxsplit=1)[0]
+
+
+def _is_host(scheme: str, text: str) -> bool:
+    if scheme in _OBJECT_STORES:
+        return _BUCKET.fullmatch(text) is not None
+    if _HOST.fullmatch(text) is None or "%" in text:
+        return False
+    # "anna:/..." is rather a password that begins with a slash than an empty port.
+    return not text.endswith(":") or "." in text or text.startswith("[")
 
 
 @dataclass(frozen=True)
@@ -358,7 +382,8 @@ _SIGNATURES = (
 )
 
 
-def _without_signature(rest: str) -> str:
+def without_signature(rest: str) -> str:
+    """Return a URL, or the rest of one, without the parameters that sign it."""
     head, mark, tail = rest.partition("?")
     if not mark:
         return rest

@@ -1,63 +1,56 @@
-"""Paths and URLs as text: one spelling, joined, and shown without their secrets."""
+"""Paths and URLs that a user typed: one spelling, joined, and shown without their secrets."""
 
 from __future__ import annotations
 
 import os
 import re
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from item.errors import UsageError
+from pipelines.storage.uris import (
+    S3_SCHEMES,
+    ends_in_password,
+    what_is_named,
+    without_secrets,
+    without_signature,
+    without_user,
+)
 
-_USER_INFO = r"(?:[^/\s?#]*@|[^/\s:@]*:[^\s@?#]*@)?"
+_SCHEME = re.compile(r"\b([a-zA-Z][a-zA-Z0-9+.-]*)://")
+_WORD = re.compile(r"\S*")
 
-
-_URL = re.compile(rf"\b([a-zA-Z][a-zA-Z0-9+.-]*://){_USER_INFO}([^\s?#]*)(?:[?#]\S*)?")
+public_uri = without_secrets
 
 
 def redact(text: str) -> str:
     """Return `text` with user names, passwords and query strings taken out of its URLs."""
-    return _URL.sub(r"\1\2", text)
+    shown = ""
+    start = 0
+    while scheme := _SCHEME.search(text, start):
+        shown += text[start : scheme.end()]
+        name = scheme[1].lower()
+        rest, start = _word(text, scheme.end())
+        if ends_in_password(name, rest) and "@" in text[start:]:
+            rest, start = _word(text, text.index("@", start) + 1)
+        bare = without_user(name, rest)
+        # A key in S3 has no query: it may hold any character.
+        shown += without_signature(bare) if name in S3_SCHEMES else re.split("[?#]", bare)[0]
+    return shown + text[start:]
 
 
-_SECRET_PARAMETER = re.compile(
-    r"^(x-(amz|goog|ms)-.*|awsaccesskeyid|googleaccessid|signature|sig|policy|key-pair-id|expires"
-    r"|.*(token|secret|password|credential|api_?key|access_?key|auth).*|key|pwd)$",
-    re.IGNORECASE,
-)
-
-
-_MAY_HOLD_SECRETS = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://(?:[^?#]*@|[^#]*\?)")
-
-
-def public_uri(uri: str) -> str:
-    """Return a URI as tables may show it: without user name, password and signature.
-
-    Query parameters that say which picture is meant stay, so that two pictures do not
-    become one.
-    """
-    if not _MAY_HOLD_SECRETS.match(uri):
-        return uri
-    head, mark, query = uri.partition("?")
-    if "@" in head:
-        head = _URL.sub(r"\1\2", head)
-    if not mark or head[:5].lower() in ("s3://", "file:"):
-        return head + mark + query
-    kept = [
-        pair
-        for pair in parse_qsl(query, keep_blank_values=True)
-        if not _SECRET_PARAMETER.match(pair[0])
-    ]
-    return head + ("?" + urlencode(kept) if kept else "")
+def _word(text: str, start: int) -> tuple[str, int]:
+    found = _WORD.match(text, start)
+    assert found is not None
+    return found[0], found.end()
 
 
 def is_s3(url: str) -> bool:
     """Whether `url` names something in S3-compatible storage."""
-    return url[:5].lower() == "s3://"
+    return url.partition("://")[0].lower() in S3_SCHEMES and "://" in url
 
 
 def join(url: str, *parts: str) -> str:
-    """Return the path or URL of something below `url`, joined with ``/``."""
-    return "/".join([url.rstrip("/") if url != "/" else "", *(part.strip("/") for part in parts)])
+    """Return the path or URL of something below the folder `url`, its name as it is."""
+    return "/".join([url.rstrip("/") if url != "/" else "", *parts])
 
 
 def normalise(url: str) -> str:
@@ -66,19 +59,19 @@ def normalise(url: str) -> str:
 
 
 def local_path(url: str) -> str:
-    match = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*)://", url)
-    if match is None:
-        if not url:
-            raise UsageError("A path is empty: give a local path or an s3:// URL.")
+    if not url:
+        raise UsageError("A path is empty: give a local path or an s3:// URL.")
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", url) is None:
         return os.path.abspath(os.path.expanduser(url))
-    parts = urlsplit(url)
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+    named = what_is_named(url, "/")
+    if named.kind != "local":
         raise UsageError(f"{redact(url)} is neither a local path nor an s3:// URL.")
-    return os.path.abspath(unquote(parts.path))
+    return os.path.abspath(named.text)
 
 
 def s3_path(url: str) -> str:
-    path = url[5:].strip("/")
+    """Return bucket and key of a prefix or file that a user typed, no slash at its end."""
+    path = url.partition("://")[2].rstrip("/")
     bucket = path.partition("/")[0]
     if (":" in bucket and not bucket.startswith("arn:")) or "@" in bucket:
         raise UsageError(

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socketserver
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import NoCredentialsError
 
-from pipelines.storage.access import Storage
-from pipelines.storage.allowed import Location
-from pipelines.storage.fetching import TooLargeError, fetch
+from item.tables import ErrorCode
+from pipelines.storage.access import (
+    HttpStatusError,
+    ReadError,
+    RefusedError,
+    Storage,
+    filesystem,
+)
+from pipelines.storage.allowed import Location, Roots
+from pipelines.storage.fetching import TooLargeError, fetch, row_failure
 
 STORAGE = Storage(retries=0)
 
@@ -43,66 +54,107 @@ def test_link_put_in_place_of_a_resolved_file_is_not_followed(tmp_path: Path) ->
         fetch(Location("local", f"{tmp_path}/x"), STORAGE, 1 << 20)
 
 
-class _Web(BaseHTTPRequestHandler):
-    failures = 0
-    requests = 0
-
-    def do_GET(self) -> None:
-        _Web.requests += 1
-        if self.path.startswith("/pub/shaky") and _Web.failures:
-            _Web.failures -= 1
-            self.send_response(503)
-        elif self.path.endswith("cut"):
-            self.send_response(200)
-            self.send_header("Content-Length", "100")
-        elif self.path == "/pub/moved":
-            self.send_response(302)
-            self.send_header("Location", "/secret")
-        elif self.path == "/pub/gone":
-            self.send_response(404)
-        else:
-            self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b"picture")
-
-    def log_message(self, *_: object) -> None:
-        pass
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (TooLargeError(5, 9), ErrorCode.TOO_MANY_BYTES, "9 bytes; the limit is 5"),
+        (FileNotFoundError(), ErrorCode.URI_NOT_FOUND, "Nothing exists"),
+        (IsADirectoryError(), ErrorCode.URI_NOT_FOUND, "Nothing exists"),
+        (RefusedError("HTTP 308"), ErrorCode.URI_REFUSED, "does not send the file: HTTP 308"),
+        (HttpStatusError(403), ErrorCode.URI_UNREADABLE, "failed: HTTP 403"),
+        (ReadError("no answer in time"), ErrorCode.URI_UNREADABLE, "failed: no answer in time"),
+        (PermissionError(errno.EACCES, "x"), ErrorCode.URI_UNREADABLE, "Permission denied"),
+        (NoCredentialsError(), ErrorCode.URI_UNREADABLE, "NoCredentialsError"),
+    ],
+)
+def test_each_failure_has_a_code_and_words(error: Exception, code: ErrorCode, words: str) -> None:
+    found, message = row_failure(error)
+    assert found == code and words in message
 
 
-@pytest.fixture
-def web():
-    server = HTTPServer(("127.0.0.1", 0), _Web)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/pub"
-    server.shutdown()
-    server.server_close()
+def test_a_bug_is_no_failure_of_a_row() -> None:
+    with pytest.raises(KeyError):
+        row_failure(KeyError("x"))
 
 
-def test_http_is_retried_but_never_follows_a_redirect(web: str) -> None:
-    _Web.failures = 1
-    assert fetch(Location("http", f"{web}/shaky"), Storage(retries=1), 100) == b"picture"
-    with pytest.raises(TooLargeError):
-        fetch(Location("http", f"{web}/x"), STORAGE, 3)
-    with pytest.raises(FileNotFoundError):
-        fetch(Location("http", f"{web}/gone"), STORAGE, 100)
-    with pytest.raises(OSError, match="302"):
-        fetch(Location("http", f"{web}/moved"), STORAGE, 100)
+def test_a_file_that_is_cut_while_it_is_read_may_pass(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"12345")
+    about = os.fstat
+
+    def cut(handle: int) -> os.stat_result:
+        found = about(handle)
+        path.write_bytes(b"12")
+        return found
+
+    monkeypatch.setattr(os, "fstat", cut)
+    with pytest.raises(ReadError, match="was cut"):
+        fetch(Location("local", str(path)), STORAGE, 100)
 
 
-def test_a_body_that_ends_early_is_an_error_that_may_pass(web: str) -> None:
-    _Web.requests = 0
-    with pytest.raises(OSError, match=r"IncompleteRead|ProtocolError"):
-        fetch(Location("http", f"{web}/cut"), Storage(retries=1), 1000)
-    assert _Web.requests == 2
+KEYS = [
+    *("d/a.jpg", "d//a.jpg", "d///a.jpg", "/a.jpg", "//a.jpg", "d/", "d//", "d"),
+    *("a?versionId=3", "a", "a?", "a#b", "a%20b", "a b", "a+b", "a%", "a&b=c", "ä/日本.jpg"),
+    *(" a ", "a\\b", "a:b@c", "a;b,c", "~a", "[a]", "a*", "'a\"", "\U0001f600", "a\u0301", "á"),
+]
 
 
-def test_broken_bodies_and_bad_answers_share_the_repetitions(web: str) -> None:
-    _Web.failures, _Web.requests = 1, 0
-    with pytest.raises(OSError, match=r"IncompleteRead|ProtocolError"):
-        fetch(Location("http", f"{web}/shaky-and-cut"), Storage(retries=2), 1000)
-    assert _Web.requests == 3
+def test_s3_keys_are_read_byte_for_byte(bucket, s3) -> None:
+    s3.fill(bucket, {key: key.encode() for key in KEYS})
+    roots = Roots([f"s3://{bucket}"])
+    for key in KEYS:
+        location = roots.locate(f"s3://{bucket}/{key}", "/nowhere")
+        assert location == Location("s3", f"{bucket}/{key}")
+        assert fetch(location, STORAGE, 100) == key.encode()
+        if not key.endswith("/"):
+            fs, path = filesystem(f"s3://{bucket}/{key}", STORAGE)
+            with fs.open(path, "rb", cache_type="none") as file:
+                assert file.read() == key.encode()
 
 
-def test_a_server_that_is_not_there_is_an_error_that_may_pass() -> None:
-    with pytest.raises(OSError, match="MaxRetryError"):
-        fetch(Location("http", "http://127.0.0.1:9/x"), Storage(retries=1), 1000)
+def test_what_no_key_can_be_is_not_there(bucket) -> None:
+    for path in (bucket, f"{bucket}/", f"{bucket}/{'k' * 2000}", f"{bucket}/gone/"):
+        with pytest.raises(FileNotFoundError):
+            fetch(Location("s3", path), STORAGE, 100)
+
+
+S3_ANSWERS: dict[str, bytes] = {
+    "a body that breaks off": b"HTTP/1.1 206 P\r\nContent-Length: 99\r\n\r\nabc",
+    "no HTTP": b"garbage nonsense\r\n\r\n",
+    "nothing": b"",
+    "an error that is no XML": b"HTTP/1.1 500 E\r\nContent-Length: 5\r\n\r\n<a><b",
+    "access denied": b"HTTP/1.1 403 F\r\nContent-Length: 50\r\n\r\n"
+    b"<Error><Code>AccessDenied</Code></Error>          ",
+    "a redirect": b"HTTP/1.1 307 R\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("how", S3_ANSWERS)
+@pytest.mark.usefixtures("s3")
+def test_a_bad_answer_of_s3_may_pass(how: str) -> None:
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(S3_ANSWERS[how])
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        storage = Storage(retries=0, endpoint_url=f"http://127.0.0.1:{server.server_address[1]}")
+        with pytest.raises(OSError) as caught:
+            fetch(Location("s3", "bucket/key"), storage, 100)
+        server.shutdown()
+    assert row_failure(caught.value)[0] == ErrorCode.URI_UNREADABLE
+
+
+def test_over_http_a_file_is_bounded_too(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    (tmp_path / "x").write_bytes(b"12345")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        location = Location("http", f"http://127.0.0.1:{server.server_port}/x")
+        assert fetch(location, STORAGE, 5) == b"12345"
+        with pytest.raises(TooLargeError, match="5 bytes; the limit is 4"):
+            fetch(location, STORAGE, 4)
+        server.shutdown()
