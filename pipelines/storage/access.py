@@ -161,6 +161,12 @@ class _S3(s3fs.S3FileSystem):
         bucket, key = self._find_bucket_key(path.removeprefix("s3://"))
         return bucket, key, None
 
+    async def _lsdir(self, path: str, *args: Any, prefix: str = "", **kwargs: Any) -> Any:
+        bucket, key, _ = self.split_path(path)
+        if key.startswith("/"):  # s3fs would look without the slash
+            path, prefix = bucket, f"{key}/{prefix}"
+        return await super()._lsdir(path, *args, prefix=prefix, **kwargs)
+
 
 def _count_repeated(attempts: int, **_: Any) -> None:
     """Handle botocore's event after each request; `attempts` counts those of one call."""

@@ -3,8 +3,10 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import threading
 import time
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from pydantic import ValidationError
@@ -90,6 +92,27 @@ def test_dead_endpoint_is_named_within_seconds() -> None:
     with pytest.raises(UsageError, match=r"endpoint at http://127.0.0.1:9 did not answer"):
         check_readable("s3://any/x", Storage(endpoint_url="http://127.0.0.1:9"))
     assert time.monotonic() - started < 8
+
+
+@pytest.mark.usefixtures("s3")
+def test_endpoint_that_is_no_storage_is_named() -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html><p>hello")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(
+            UsageError, match=f"The storage at {endpoint} could not read s3://any/x"
+        ):
+            check_readable("s3://any/x", Storage(endpoint_url=endpoint, retries=0))
+        server.shutdown()
 
 
 def test_read_only_folder_is_named(tmp_path, monkeypatch) -> None:

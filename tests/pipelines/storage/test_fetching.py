@@ -112,6 +112,15 @@ def test_s3_keys_are_read_byte_for_byte(bucket, s3) -> None:
                 assert file.read() == key.encode()
 
 
+@pytest.mark.parametrize("prefix", ["", "/d", "/d/", "/ä", "//lead", "//lead//x"])
+def test_s3_keys_are_listed_byte_for_byte(prefix: str, bucket, s3) -> None:
+    keys = [*KEYS, "d/x/y.jpg", "d//e/z.jpg", "/lead/a.jpg", "/lead//x/b"]
+    s3.fill(bucket, dict.fromkeys(keys, b"x"))
+    fs, path = filesystem(f"s3://{bucket}{prefix}", STORAGE)
+    wanted = {f"{bucket}/{key}" for key in keys if f"/{key}".startswith(f"{prefix.rstrip('/')}/")}
+    assert set(fs.find(path)) == wanted and wanted
+
+
 def test_what_no_key_can_be_is_not_there(bucket) -> None:
     for path in (bucket, f"{bucket}/", f"{bucket}/{'k' * 2000}", f"{bucket}/gone/"):
         with pytest.raises(FileNotFoundError):
