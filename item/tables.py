@@ -19,6 +19,8 @@ METADATA_PREFIX = "item."
 """Of the keys that this project writes into a table's key-value metadata."""
 SCHEMA_VERSION = 2
 """Raised when a column goes or changes its meaning; a new column that may be null is no reason."""
+KEYS_VERSION = 2
+"""Raised when the same row gets another name: tables that name rows otherwise are not mixed."""
 
 
 class Status(StrEnum):
@@ -116,6 +118,8 @@ OBJECT = pa.struct(
 IMAGES = pa.schema(
     [
         ("uri", pa.string()),
+        ("input_version", pa.string()),
+        ("listed_in", pa.string()),
         ("occurrence", pa.int32()),
         ("source", pa.string()),
         ("date", pa.string()),
@@ -130,7 +134,9 @@ IMAGES = pa.schema(
 )
 """What every kind of input is read into, one row an input row.
 
-``occurrence`` is 0 for the first row of a URI and counts its repetitions within a date.
+``uri`` is absolute and names one object; ``input_version`` changes whenever the object does,
+or the table or archive that the row is of, which ``listed_in`` names then. ``occurrence`` is 0
+for the first row of a URI and counts its repetitions within a date.
 """
 
 
@@ -138,6 +144,8 @@ FEATURES = pa.schema(
     [
         ("image_id", pa.string()),
         ("uri", pa.string()),
+        ("input_version", pa.string()),
+        ("listed_in", pa.string()),
         ("source", pa.string()),
         ("status", pa.string()),
         ("error_code", pa.string()),

@@ -64,7 +64,7 @@ def explain_image(
         judge.check_feature_set(models.feature_set_id())
         check_writable(output, storage)
         data = read_one(uri, models, storage)
-        found = explain(featurize_one(data, configuration.input, models), judge)
+        found = explain(featurize_one(data, configuration.input[0], models), judge)
         saved = save(found, data, models.decoding, output, storage)
     say = console().print
     say(found.as_text(), markup=False, emoji=False, soft_wrap=True)

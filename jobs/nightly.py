@@ -56,7 +56,7 @@ def nightly(
     set: Set = None,
     overwrite: Overwrite = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try rows that failed in passing again.")
+        bool, typer.Option("--retry-failed", help="Look at done nights too, for failed rows.")
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -76,7 +76,8 @@ def nightly(
             "from": first,
             "to": last,
             "profile": profile,
-            "overwrite": "all" if overwrite else "failed" if retry_failed else None,
+            "overwrite": "all" if overwrite else None,
+            "retry_failed": retry_failed or None,
         }
         configuration = resolved_with_profile(
             NightlyConfiguration, config, options, parse_settings(set or [])
@@ -85,6 +86,8 @@ def nightly(
         if dry_run:
             pprint(job.describe(), console=console(), expand_all=True)
             return
+        for remark in job.remarks():
+            print(remark, file=sys.stderr)
         told = []
         for night in run_nights(job):
             told.append(night)
@@ -96,6 +99,7 @@ def nightly(
         "exit_code": code,
         "nights": [night.line() for night in told],
         "done_before": len(job.done_before),
+        "no_nights": list(job.others),
         "seconds": round(time.monotonic() - started, 1),
     }
     print(json.dumps(summary), flush=True)

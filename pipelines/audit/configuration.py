@@ -7,7 +7,7 @@ import datetime
 from pydantic import Field, model_validator
 
 from pipelines.audit.numbers import AuditOptions
-from pipelines.configuration import JobConfiguration
+from pipelines.configuration import JobConfiguration, Place
 
 ENDING = ".html"
 
@@ -15,9 +15,9 @@ ENDING = ".html"
 class AuditConfiguration(AuditOptions, JobConfiguration):
     """Everything that ``jobs/audit.py`` does, and nothing else."""
 
-    input: str = Field(min_length=1)
+    input: Place = Field(min_length=1)
     """Root that ``jobs/nightly.py`` wrote."""
-    output: str = Field(min_length=1, pattern=r"[^/]\.html$")
+    output: Place = Field(min_length=1, pattern=r"[^/]\.html$")
     """The report; its numbers go into the folder of its name without ``.html``."""
     date: datetime.date | None = None
     """The night; the last one if neither it nor a range is given."""
@@ -25,7 +25,7 @@ class AuditConfiguration(AuditOptions, JobConfiguration):
     """The nights from this one on."""
     last: datetime.date | None = None
     """The nights up to this one."""
-    head: str | None = None
+    head: Place | None = None
     """Folder of the head that scored the nights, for its error rates and thresholds."""
 
     @model_validator(mode="after")

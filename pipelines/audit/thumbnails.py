@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from item.explanation.pictures import thumbnail
@@ -17,7 +16,7 @@ from pipelines.input.plan import InputPlan
 from pipelines.input.reading import Reading
 from pipelines.storage.access import Storage
 from pipelines.tables.published import PublishedTable
-from pipelines.tables.row_keys import RowKeys
+from pipelines.tables.row_keys import RowKeys, identities
 
 NAME = "evidence.parquet"
 
@@ -25,21 +24,22 @@ NAME = "evidence.parquet"
 def keep(
     root: str,
     night: str,
-    uris: Sequence[str],
-    plans: Iterable[InputPlan],
+    pictures: pd.DataFrame,
+    plan: InputPlan,
     storage: Storage,
     decoding: Decoding,
 ) -> int:
     """Read some pictures of a night again and put their thumbnails into its evidence.
 
-    A picture that cannot be read any more is left out, and the report says so.
+    A picture that cannot be read any more, or is another one now, is left out, and the report
+    says so.
 
     Parameters
     ----------
     root : of the evidence table
     night : date of the partition
-    uris : of the pictures
-    plans : of the night's input
+    pictures : ``uri`` and ``image_id`` of each
+    plan : of the night's input
     storage : how S3 is reached
     decoding : bounds of the decoder
 
@@ -47,16 +47,17 @@ def keep(
     -------
     How many pictures are kept.
     """
-    wanted = pa.table({"uri": uris, "occurrence": np.zeros(len(uris), np.int32)})
-    keys = RowKeys.of(wanted, date=night)
+    uris = pictures["uri"].tolist()
+    ids = dict(zip(uris, pictures["image_id"], strict=True))
     rows: list[dict[str, Any]] = []
-    inputs = [Reading(plan, wanted=keys) for plan in plans]
-    if len(uris) and inputs:
-        images = reading.read(inputs, storage, max_bytes=decoding.max_bytes)
+    if uris:
+        wanted = RowKeys(identities([night] * len(uris), uris, [0] * len(uris)))
+        reads = [Reading(plan, wanted=wanted)]
+        images = reading.read(reads, storage, max_bytes=decoding.max_bytes)
         small = images.map_batches(
             Thumbnails(decoding), batch_size=16, batch_format="pyarrow", num_cpus=0.25
         )
-        rows = list(small.iter_rows())
+        rows = [row for row in small.iter_rows() if row["image_id"] == ids[row["uri"]]]
     rows.sort(key=lambda row: row["uri"])
     schema = EVIDENCE.with_metadata(
         encoded({"table": "evidence", "schema_version": SCHEMA_VERSION})

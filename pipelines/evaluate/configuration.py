@@ -9,20 +9,20 @@ from pydantic import Field, model_validator
 
 from item.heads.settings import HeadSettings
 from item.statistics.calibration import OperatingPoints
-from pipelines.configuration import RayJobConfiguration, resolved
+from pipelines.configuration import Place, Places, RayJobConfiguration, resolved
 from pipelines.evaluate.protocols import LEAVE_ONE_OUT, ONE_TO_ALL, PAIRS
 
 
 class EvaluateConfiguration(RayJobConfiguration):
     """Everything that ``jobs/evaluate.py`` does, and nothing else."""
 
-    features: tuple[str, ...] = Field(min_length=1)
+    features: Places = Field(min_length=1)
     """Features tables with labels, generators and sources."""
-    output: str = Field(min_length=1)
+    output: Place = Field(min_length=1)
     """Folder or ``s3://`` prefix of the tables."""
-    trained: str | None = None
+    trained: Place | None = None
     """A head to measure as it is; nothing is trained then."""
-    metadata: str | None = None
+    metadata: Place | None = None
     """Parquet with ``uri``, ``group_column`` and ``subset_column``."""
     group_column: str | None = None
     """Rows that are equal in it, such as in their prompt, stay together."""

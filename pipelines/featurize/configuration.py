@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from item.errors import UsageError
 from item.images.perturb import NONE, Perturbation
 from item.profiles import Profile
-from pipelines.configuration import PublishingConfiguration, resolved_with_profile
+from pipelines.configuration import Place, Places, PublishingConfiguration, resolved_with_profile
 from pipelines.input.plan import InputOptions
 
 
@@ -26,8 +26,8 @@ class FeaturizingOptions(PublishingConfiguration):
 
     Failed rows and rejected rows are counted separately.
     """
-    overwrite: Literal["nothing", "failed", "all"] = "nothing"
-    """Published rows that are computed again: those with status ``failed``, or all."""
+    overwrite: Literal["nothing", "all"] = "nothing"
+    """Published rows that are computed again, beside those that failed or whose files changed."""
     reuse: bool = True
     """Whether a picture takes the features of an earlier one with the same bytes."""
     reuse_nights: int = Field(default=30, ge=0)
@@ -41,9 +41,9 @@ class FeaturizingOptions(PublishingConfiguration):
 class FeaturizeConfiguration(FeaturizingOptions):
     """Everything that ``jobs/featurize.py`` does, and nothing else."""
 
-    input: str = Field(min_length=1)
-    """Folder, ``s3://`` prefix, Parquet or WebDataset tar."""
-    output: str = Field(min_length=1)
+    input: Places = Field(min_length=1)
+    """Folders, ``s3://`` prefixes, tables, lists of URIs and archives."""
+    output: Place = Field(min_length=1)
     """Root of the ``features`` table."""
     perturbation: str = NONE
     """A change to each image before it is decoded, as :mod:`item.images.perturb` names it.

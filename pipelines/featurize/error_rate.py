@@ -6,10 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from item.errors import JobError
 from item.tables import ErrorCode, Status
 from pipelines.featurize.manifest import Staged, manifest_of
-from pipelines.tables.features import summed
+from pipelines.featurize.plan import FeaturizingPlan
+from pipelines.tables.features import IsGone
+from pipelines.tables.published import date_of
 
 
 class ErrorRateError(JobError):
@@ -19,28 +24,36 @@ class ErrorRateError(JobError):
 
 
 def check_error_rates(work: Sequence[Staged]) -> None:
-    """ErrorRateError if a night of some pieces of work has too many rows without features.
+    """ErrorRateError if a night would have too many rows without features.
 
-    Rows that are tried again were published before and may only get better.
+    Counted is the night as it would be published, with the rows that it has already.
     """
-    configuration = work[0].job.configuration
-    if configuration.overwrite == "failed":
-        return
-    nights = sorted({night for one in work for night in one.dates})
-    for night in nights:
-        mine = [
-            part
+    table, configuration = work[0].job.table, work[0].job.configuration
+    gone = is_gone([one.job for one in work])
+    for night in sorted({night for one in work for night in one.dates}):
+        parts = [
+            (table.staging(one.job.work), path)
             for one in work
-            for part, date in zip(one.parts, one.dates, strict=True)
-            if date == night
+            for path in table.parts(one.job.work)
+            if date_of(path) == night
         ]
-        too_many = too_many_errors(night, summed(mine), configuration.max_error_rate)
+        facts = table.night_counts(night, parts, gone)
+        too_many = too_many_errors(night, facts, configuration.max_error_rate)
         if too_many:
             for one in work:
                 one.job.table.write_run(
                     one.run_id, manifest_of(one, one.parts), one.job.configuration.as_yaml()
                 )
             raise ErrorRateError(too_many)
+
+
+def is_gone(jobs: Sequence[FeaturizingPlan]) -> IsGone:
+    """Whether published rows leave the table for any of some jobs."""
+
+    def gone(files: Sequence[str], versions: Sequence[str]) -> NDArray[np.bool_]:
+        return np.logical_or.reduce([job.is_gone(files, versions) for job in jobs])
+
+    return gone
 
 
 def too_many_errors(night: str, facts: dict[str, Any], limit: float) -> str | None:

@@ -13,7 +13,7 @@ from pipelines.featurize.plan import FeaturizingPlan
 from pipelines.featurize.steps import stages
 from pipelines.runtime.stages import groups, workers
 from pipelines.storage.urls import redact
-from pipelines.tables.features import summed
+from pipelines.tables.parts import summed
 from pipelines.tables.provenance import versions
 
 
@@ -25,6 +25,8 @@ class Staged:
     run_id: str
     left: int | None
     """Rows that this run had to compute; None if unknown."""
+    gone: int
+    """Published rows whose files are not there any more, and which are taken out."""
     parts: tuple[dict[str, Any], ...]
     """What each staged part says of itself."""
     dates: tuple[str, ...]
@@ -47,8 +49,8 @@ def manifest_of(staged: Staged, parts: Sequence[dict[str, Any]]) -> dict[str, An
         "models": profile.revisions(),
         "versions": versions(),
         "input": {
-            "root": redact(plan.root),
-            "kind": plan.kind,
+            "places": [redact(place) for place in plan.places],
+            "kinds": list(plan.kinds),
             "fingerprint": plan.fingerprint(),
             "rows": plan.rows,
             "dates": list(plan.dates),
@@ -56,7 +58,7 @@ def manifest_of(staged: Staged, parts: Sequence[dict[str, Any]]) -> dict[str, An
             "left_out": dict(plan.ignored),
             "notes": list(plan.notes),
         },
-        "rows": {"done_before": done_before, **_counts(facts)},
+        "rows": {"done_before": done_before, **_counts(facts), "taken_out": staged.gone},
         "reuse": reuse(facts),
         **timing,
         "stages": _stage_speeds(facts, job.configuration, timing),

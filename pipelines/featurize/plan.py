@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from item.tables import KEYS_VERSION
 from pipelines.featurize.configuration import FeaturizeConfiguration
 from pipelines.featurize.steps import stages
 from pipelines.input import plan as inputs
 from pipelines.input.plan import InputPlan
-from pipelines.storage.access import check_readable, check_writable
+from pipelines.storage.access import check_writable
 from pipelines.storage.atomic import write_atomically
-from pipelines.storage.urls import normalise
+from pipelines.storage.urls import normalise, redact
 from pipelines.tables.features import FeatureTable
 from pipelines.tables.row_keys import RowKeys
 
@@ -43,16 +47,27 @@ class FeaturizingPlan:
         """Keys of rows that need no reading any more."""
         return self.table.finished(self.work, self.plan.dates, self.overwrite)
 
+    def is_gone(self, files: Sequence[str], versions: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether published rows leave the table, by the files that they came from.
+
+        A night that is computed anew is that of the folders given now.
+        """
+        if self.overwrite == "all" and self.plan.night:
+            return np.ones(len(files), bool)
+        return self.plan.is_gone(files, versions)
+
     def remarks(self) -> list[str]:
         """What its owner should know of the input before the work begins."""
-        left_out = [f"{number:,} {kind}" for kind, number in sorted(self.plan.ignored.items())]
-        return [*self.plan.notes, *([f"Not read: {', '.join(left_out)}."] if left_out else [])]
+        return self.plan.remarks()
 
     def describe(self) -> dict[str, Any]:
         """The plan as ``--dry-run`` prints it."""
         profile = self.configuration.profile
         return {
-            "input": f"{self.plan.root} ({self.plan.kind})",
+            "input": {
+                redact(place): kind
+                for place, kind in zip(self.plan.places, self.plan.kinds, strict=True)
+            },
             "rows": self.plan.rows,
             "dates": list(self.plan.dates),
             "left out": dict(self.plan.ignored),
@@ -72,8 +87,15 @@ class FeaturizingPlan:
         }
 
 
-def plan_featurizing(configuration: FeaturizeConfiguration) -> FeaturizingPlan:
+def plan_featurizing(
+    configuration: FeaturizeConfiguration, night: str | None = None
+) -> FeaturizingPlan:
     """Check everything that can be checked before any work, and list the input.
+
+    Parameters
+    ----------
+    configuration : what to do
+    night : the date of all rows, if the input is the folders of one night
 
     Raises
     ------
@@ -84,20 +106,28 @@ def plan_featurizing(configuration: FeaturizeConfiguration) -> FeaturizingPlan:
     configuration = configuration.with_pinned_models()
     profile, storage = configuration.profile, configuration.storage
     feature_set_id = profile.feature_set_id()
-    check_readable(configuration.input, storage)
     check_writable(configuration.output, storage)
     table = FeatureTable(configuration.output, storage)
     table.check_feature_set(feature_set_id, configuration.perturbation)
     what = [
         feature_set_id,
         configuration.perturbation,
-        normalise(configuration.input),
+        str(KEYS_VERSION),
+        night or "",
+        *map(normalise, configuration.input),
         configuration.reading.model_dump_json(),
     ]
     origin = _digest(what)
     overwrite = configuration.overwrite
     work = origin if overwrite == "nothing" else _digest([origin, overwrite])
-    plan = inputs.plan(configuration.input, configuration.reading, storage, _today(table, origin))
+    plan = inputs.plan(
+        configuration.input,
+        configuration.reading,
+        storage,
+        _today(table, origin),
+        night=night,
+        leave_out=[configuration.output],
+    )
     return FeaturizingPlan(configuration, plan, table, feature_set_id, origin, work)
 
 

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from item.tables import FEATURES, Status
 from pipelines.storage.access import Storage, filesystem
-from pipelines.tables.features import PART, REPEAT, FeatureTable, PartWriter
+from pipelines.tables.features import NAMES, FeatureTable
+from pipelines.tables.parts import PART, REPEAT, PartWriter
 from pipelines.tables.published import conformed, date_of
-from pipelines.tables.row_keys import RowKeys
+from pipelines.tables.row_keys import RowKeys, states_of
 
-OWN = ("uri", "source", "label", "generator")
+OWN = ("uri", "input_version", "listed_in", "source", "label", "generator")
 """What a row keeps of its own when it takes the features of another."""
 
 
@@ -164,10 +165,9 @@ def _waiting(table: FeatureTable, work: str, done: RowKeys) -> pa.Table:
     staging = table.staging(work)
     found = []
     for path in table.staged(work, REPEAT):
-        rows = table.keyed(staging, path, ["image_id", *OWN[1:]])
-        dates = [date_of(path)] * len(rows)
-        left = ~done.contains(dates, rows["uri"].to_pylist(), rows["occurrence"].to_pylist())
-        rows = rows.append_column("date", pa.array(dates, pa.string()))
+        rows = table.keyed(staging, path, ["image_id", *(n for n in OWN if n not in NAMES)])
+        left = ~done.contains(states_of(rows, date_of(path)))
+        rows = rows.append_column("date", pa.array([date_of(path)] * len(rows), pa.string()))
         found.append(rows.filter(pa.array(left)).replace_schema_metadata(None))
     return pa.concat_tables(found) if found else pa.table({"uri": []})
 

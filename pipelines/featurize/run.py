@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from pipelines.featurize.error_rate import check_error_rates
+from pipelines.featurize.error_rate import check_error_rates, is_gone
 from pipelines.featurize.manifest import Staged, manifest_of
 from pipelines.featurize.plan import FeaturizingPlan, remember_date, run_suffix
 from pipelines.featurize.reuse import ImageIndex, Register, copied, seen_before
@@ -25,8 +25,8 @@ from pipelines.runtime.stages import through
 from pipelines.runtime.start import start_ray
 from pipelines.storage.access import take_retries
 from pipelines.storage.urls import join
-from pipelines.tables.features import REPEAT, PartWriter, WorkWriter
 from pipelines.tables.lease import Lease, lease_on
+from pipelines.tables.parts import REPEAT, PartWriter, WorkWriter
 from pipelines.tables.provenance import provenance
 from pipelines.tables.published import STAGING, date_of
 from pipelines.tables.row_keys import RowKeys
@@ -89,7 +89,7 @@ def stage(jobs: Sequence[FeaturizingPlan]) -> list[Staged]:
 
 def nothing_to_do(job: FeaturizingPlan) -> dict[str, Any]:
     """The manifest of a job that has nothing left to do."""
-    return manifest_of(Staged(job, "", 0, (), (), {}), []) | {"outcome": "nothing_to_do"}
+    return manifest_of(Staged(job, "", 0, 0, (), (), {}), []) | {"outcome": "nothing_to_do"}
 
 
 def publish(work: Sequence[Staged]) -> list[dict[str, Any]]:
@@ -98,16 +98,21 @@ def publish(work: Sequence[Staged]) -> list[dict[str, Any]]:
     Of a run that was killed between its last publication and its manifest, the next one
     writes the manifest.
     """
-    table, overwrite = work[0].job.table, work[0].job.overwrite
+    table = work[0].job.table
     run_id = work[0].run_id
     landed = [_landed(one.job) for one in work]
-    written = table.publish([one.job.work for one in work], run_id, keep=overwrite != "all")
+    written = table.publish(
+        [one.job.work for one in work],
+        run_id,
+        dates=sorted({night for one in work for night in one.job.plan.dates}),
+        is_gone=is_gone([one.job for one in work]),
+    )
     files = [asdict(table.part(path)) for path in written]
     manifests = []
     for one, before in zip(work, landed, strict=True):
         parts = [*one.parts, *(facts for _, facts in before)]
         manifest = manifest_of(one, parts)
-        if not parts:
+        if not parts and not one.gone:
             manifests.append(manifest | {"outcome": "nothing_to_do"})
             continue
         own = files + [asdict(table.part(path)) for path, _ in before if path not in written]
@@ -121,9 +126,11 @@ def publish(work: Sequence[Staged]) -> list[dict[str, Any]]:
 
 def is_done(job: FeaturizingPlan) -> bool:
     """Whether every row is published and every publication has its manifest."""
-    if job.overwrite == "all" or job.table.staged(job.work) or _landed(job):
+    if job.overwrite == "all" or job.table.parts(job.work) or _landed(job):
         return False
-    return reading.count_left(job.plan, job.finished(), job.configuration.storage) == 0
+    if reading.count_left(job.plan, job.finished(), job.configuration.storage) != 0:
+        return False
+    return not job.table.gone(job.plan.dates, job.is_gone)
 
 
 def _landed(job: FeaturizingPlan) -> list[tuple[str, dict[str, Any]]]:
@@ -174,9 +181,11 @@ class _ToDo:
 
 def _to_do(job: FeaturizingPlan) -> _ToDo:
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{run_suffix(job.origin)}"
+    job.table.prune(job.work, job.plan.is_gone)
     finished = job.finished()
     left = reading.count_left(job.plan, finished, job.configuration.storage)
-    return _ToDo(job, run_id, finished, left, bool(job.table.staged(job.work, REPEAT)))
+    waiting = bool(job.table.staged(job.work, REPEAT))
+    return _ToDo(job, run_id, finished, left, waiting)
 
 
 def _compute(work: Sequence[_ToDo]) -> dict[str, Any]:
@@ -186,7 +195,7 @@ def _compute(work: Sequence[_ToDo]) -> dict[str, Any]:
     started = time.monotonic()
     configuration, table = work[0].job.configuration, work[0].job.table
     known = {
-        one.job.work: [*table.staged(one.job.work), *table.staged(one.job.work, REPEAT)]
+        one.job.work: [*table.parts(one.job.work), *table.staged(one.job.work, REPEAT)]
         for one in work
     }
     for one in work:
@@ -251,7 +260,7 @@ def _copy(work: Sequence[_ToDo]) -> None:
     index = _seen_before([one.job for one in work])
     for one in waiting:
         job = one.job
-        done = job.table.done(job.work, job.plan.dates, job.overwrite)
+        done = job.table.written(job.work, job.plan.dates, job.overwrite)
         rows = job.configuration.rows_per_part
         for _ in copied(job.table, job.work, index, one.writer(), done, rows):
             pass
@@ -268,17 +277,19 @@ def _staged(work: _ToDo, timing: dict[str, Any]) -> Staged:
     """What a job has staged, once every row of its input is there."""
     job = work.job
     _check_all_there(job)
-    paths = job.table.staged(job.work)
+    paths = job.table.parts(job.work)
     facts = tuple(job.table.facts(job.table.staging(job.work), path) for path in paths)
     if timing and work.left is not None:
         timing = timing | {"rows_computed": work.left}
-    return Staged(job, work.run_id, work.left, facts, tuple(map(date_of, paths)), timing)
+    gone = job.table.gone(job.plan.dates, job.is_gone, job.table.staged_names(job.work))
+    dates = tuple(map(date_of, paths))
+    return Staged(job, work.run_id, work.left, sum(gone.values()), facts, dates, timing)
 
 
 def _check_all_there(job: FeaturizingPlan) -> None:
     """The first promise, checked on every run: each input row once in the output."""
-    finished = job.table.done(job.work, job.plan.dates, job.overwrite)
-    missing = reading.count_left(job.plan, finished, job.configuration.storage)
+    written = job.table.written(job.work, job.plan.dates, job.overwrite)
+    missing = reading.count_left(job.plan, written, job.configuration.storage)
     if missing:
         raise RuntimeError(
             f"{missing} of {job.plan.rows} rows were not written, so nothing is published; "

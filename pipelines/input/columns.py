@@ -1,40 +1,141 @@
-"""The columns of a Parquet input: which are known, and their values as Python ones."""
+"""The columns of a table of images: which are known, and their values as Python ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date as Date
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
 
 from item.errors import UsageError
-from pipelines.input.files import open_file, uri_of, valid_date
-from pipelines.storage.access import Storage, reason
-from pipelines.storage.urls import public_uri
+from pipelines.input.files import date_in, uri_of, valid_date
+from pipelines.storage.uris import canonical_uri
 
-_PARQUET_BUFFER = 4 << 20
+Columns = Mapping[str, str]
+"""Where the known columns of a table are: by name, a column or a field such as ``image.bytes``."""
 
 
-def known_columns(schema: pa.Schema, file: str) -> frozenset[str]:
-    """Return which known columns there are, their types checked; others are not read."""
-    known = frozenset(schema.names) & _KNOWN_COLUMNS.keys()
-    if not known & {"bytes", "uri"}:
-        found = ", ".join(repr(name)[:60] for name in schema.names[:12]) or "none"
+class ColumnNames(BaseModel):
+    """What the columns of a table are called, where they have other names than here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: str | None = Field(default=None, min_length=1)
+    """Whole image files; else ``bytes``, ``jpg``, ``png``, ``webp`` or ``image``."""
+    uri: str | None = Field(default=None, min_length=1)
+    """Where the image is; else ``uri``, ``url`` or ``URL``."""
+    captions: str | None = Field(default=None, min_length=1)
+    """Text or a list of texts; else ``captions``, ``caption``, ``TEXT`` or ``text``."""
+    label: str | None = Field(default=None, min_length=1)
+    """1 or ``generated``, 0 or ``real``."""
+    generator: str | None = Field(default=None, min_length=1)
+    """What made a generated image."""
+    source: str | None = Field(default=None, min_length=1)
+    """Where a photograph is from."""
+    date: str | None = Field(default=None, min_length=1)
+    """A date, or text like 2026-01-31."""
+
+
+_USUAL: Mapping[str, tuple[str, ...]] = {
+    "bytes": ("bytes", "jpg", "png", "webp", "image"),
+    "uri": ("uri", "url", "URL"),
+    "captions": ("captions", "caption", "TEXT", "text"),
+    "label": ("label",),
+    "generator": ("generator",),
+    "source": ("source",),
+    "date": ("date",),
+}
+"""What columns are called by this project, img2dataset, Hugging Face's datasets and LAION."""
+
+
+def known_columns(schema: pa.Schema, names: ColumnNames, file: str) -> Columns:
+    """Return where the known columns are, their types checked; others are not read.
+
+    Raises
+    ------
+    UsageError
+        If a column is missing, there twice, or of a type that does not fit.
+    """
+    counts = Counter(schema.names)
+    found: dict[str, str] = {}
+    for name, usual in _USUAL.items():
+        if name == "uri" and "bytes" in found:
+            usual = usual[:1]  # beside pictures, a url may be that of a page with many of them
+        given = getattr(names, name)
+        column = given or next((one for one in usual if one in counts), None)
+        if column is None:
+            continue
+        first = _parts(schema, column)[0]
+        if first not in counts:
+            raise UsageError(
+                f"{file} has no column {column!r}, which reading.columns.{name} names; its "
+                f"columns are {_listed(schema)}."
+            )
+        if counts[first] > 1:
+            raise UsageError(
+                f"{file} has {counts[first]} columns named {first!r}: rename all but one."
+            )
+        _place(schema, name, column, found, file, chosen=given is not None)
+    if not found.keys() & {"bytes", "uri"}:
         raise UsageError(
-            f"A Parquet input needs a 'bytes' or a 'uri' column; found {found} in {file}."
+            f"A table of images needs a column 'bytes' or 'uri'; {file} has {_listed(schema)}. "
+            "Say which it is with --set reading.columns.bytes=COLUMN or "
+            "--set reading.columns.uri=COLUMN."
         )
-    for name in sorted(known):
-        fits, words = _KNOWN_COLUMNS[name]
-        kind = schema.field(name).type
-        while pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        if not (pa.types.is_null(kind) or fits(kind)):
-            raise UsageError(f"Column {name!r} of {file} must be {words}; it is {kind}.")
-    return known
+    return found
+
+
+def _listed(schema: pa.Schema) -> str:
+    return ", ".join(repr(name)[:60] for name in schema.names[:12]) or "none"
+
+
+def _place(
+    schema: pa.Schema, name: str, column: str, found: dict[str, str], file: str, *, chosen: bool
+) -> None:
+    """Put a known column into `found`; a struct of bytes and path is what datasets writes."""
+    kind = _type_of(schema, column, file)
+    if name == "bytes" and pa.types.is_struct(kind):
+        fields = {kind.field(place).name for place in range(kind.num_fields)}
+        if "bytes" in fields:
+            found["bytes"] = f"{column}.bytes"
+            if "path" in fields:
+                found["path"] = f"{column}.path"
+            return
+    fits, words = _KNOWN[name]
+    if pa.types.is_null(kind) or fits(kind):
+        found[name] = column
+    elif chosen or (column == _USUAL[name][0] and not (name == "bytes" and _is_string(kind))):
+        raise UsageError(f"Column {column!r} of {file} must be {words}; it is {kind}.")
+
+
+def _parts(schema: pa.Schema, column: str) -> list[str]:
+    return [column] if column in schema.names else column.split(".")
+
+
+def array_at(batch: pa.RecordBatch, column: str) -> pa.Array:
+    """Return a column of a batch, or a field of one."""
+    first, *rest = _parts(batch.schema, column)
+    array = batch.column(first)
+    for part in rest:
+        # Not array.field: that gives the values below a null struct too.
+        array = array.flatten()[array.type.get_field_index(part)]
+    return array
+
+
+def _type_of(schema: pa.Schema, column: str, file: str) -> pa.DataType:
+    first, *rest = _parts(schema, column)
+    kind = schema.field(first).type
+    for part in rest:
+        if not pa.types.is_struct(kind) or kind.get_field_index(part) < 0:
+            raise UsageError(f"{file} has no column {column!r}; its columns are {_listed(schema)}.")
+        kind = kind.field(part).type
+    while pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return kind
 
 
 def _is_string(kind: pa.DataType) -> bool:
@@ -50,9 +151,8 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _is_label(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_floating(kind)
-    )
+    numbers = pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_floating(kind)
+    return bool(numbers or _is_string(kind))
 
 
 def _is_date(kind: pa.DataType) -> bool:
@@ -64,7 +164,7 @@ def _is_captions(kind: pa.DataType) -> bool:
     return _is_string(kind) or bool(lists and _is_string(kind.value_type))
 
 
-_KNOWN_COLUMNS: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
+_KNOWN: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
     "bytes": (_is_binary, "binary"),
     "uri": (_is_string, "text"),
     "label": (_is_label, "0, 1 or null"),
@@ -75,31 +175,6 @@ _KNOWN_COLUMNS: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
 }
 
 
-@contextmanager
-def open_parquet(root: str, name: str, storage: Storage) -> Iterator[pq.ParquetFile]:
-    """Open a listed Parquet file to be read column by column in bounded memory."""
-    with (
-        open_file(root, name, storage) as handle,
-        pq.ParquetFile(handle, buffer_size=_PARQUET_BUFFER, pre_buffer=False) as parquet,
-    ):
-        yield parquet
-
-
-def batches(
-    parquet: pq.ParquetFile, groups: Iterable[int], columns: list[str], size: int
-) -> Iterator[Mapping[str, pa.Array]]:
-    """Yield batches of columns; rows are counted in a column named "" where none is wanted."""
-    groups = list(groups)
-    if not columns:
-        for group in groups:
-            count = parquet.metadata.row_group(group).num_rows
-            for start in range(0, count, size):
-                yield {"": pa.nulls(min(size, count - start))}
-        return
-    for batch in parquet.iter_batches(size, row_groups=groups, columns=columns, use_threads=False):
-        yield {name: batch.column(name) for name in batch.schema.names}
-
-
 @dataclass(frozen=True)
 class Keys:
     """What names the rows of a batch."""
@@ -108,28 +183,57 @@ class Keys:
     targets: list[str | None]  # as they are read
     dates: list[str]
     bad_dates: int
+    """Dates that are none, or are not those of the night."""
 
 
-def keys_of(
-    batch: Mapping[str, pa.Array], root: str, name: str, first_row: int, default: str
-) -> Keys:
-    """Return the keys of a batch that begins with the file's row `first_row`."""
-    count = len(next(iter(batch.values())))
-    file = uri_of(root, name)
-    targets: list[str | None] = texts(batch["uri"]) if "uri" in batch else [None] * count
-    uris = [
-        public_uri(target) if target else f"{file}#{first_row + index}"
-        for index, target in enumerate(targets)
-    ]
-    if "date" not in batch:
-        return Keys(uris, targets, [default] * count, 0)
-    given = batch["date"]
-    values = texts(given) if _is_text(given) else _days(given)
-    dates = [valid_date(value) for value in values]
-    bad = sum(
-        valid is None and value is not None for valid, value in zip(dates, values, strict=True)
-    )
-    return Keys(uris, targets, [valid or default for valid in dates], bad)
+@dataclass(frozen=True)
+class InputFile:
+    """Where a listed file stands, and which date its rows have if they do not say.
+
+    With ``is_night``, that is the date of all of them.
+    """
+
+    root: str
+    name: str
+    date: str
+    is_night: bool = False
+
+    @classmethod
+    def of(cls, root: str, name: str, night: str | None, default: str) -> InputFile:
+        """Return the place of a listed file, in a night or among rows with their own dates."""
+        return cls(root, name, night or date_in(name) or date_in(root) or default, bool(night))
+
+    @property
+    def uri(self) -> str:
+        """What names the file."""
+        return uri_of(self.root, self.name)
+
+    @property
+    def folder(self) -> str:
+        """What the relative URIs in it are below."""
+        inner = self.name.rpartition("/")[0]
+        return f"{self.root}/{inner}" if inner else self.root
+
+    def keys(self, batch: Mapping[str, pa.Array], first_row: int) -> Keys:
+        """Return the keys of a batch that begins with the file's row `first_row`."""
+        count = len(next(iter(batch.values())))
+        names: list[str | None] = texts(batch["uri"]) if "uri" in batch else [None] * count
+        uris = [
+            canonical_uri(name, self.folder) if name else f"{self.uri}#{first_row + index}"
+            for index, name in enumerate(names)
+        ]
+        paths = texts(batch["path"]) if "path" in batch else [None] * count
+        targets = [name or path for name, path in zip(names, paths, strict=True)]
+        if "date" not in batch:
+            return Keys(uris, targets, [self.date] * count, 0)
+        given = batch["date"]
+        values = texts(given) if _is_text(given) else _days(given)
+        dates = [valid_date(value) for value in values]
+        bad = sum(
+            value is not None and (valid is None or (self.is_night and valid != self.date))
+            for valid, value in zip(dates, values, strict=True)
+        )
+        return Keys(uris, targets, [(not self.is_night and day) or self.date for day in dates], bad)
 
 
 def _is_text(array: pa.Array) -> bool:
@@ -171,6 +275,11 @@ def texts(array: pa.Array) -> list[str | None]:
         ]
 
 
+def labels_of(array: pa.Array) -> list[object]:
+    """Return labels as they are given, numbers or words."""
+    return texts(array) if _is_text(array) else list(array.to_pylist())  # type: ignore[return-value]
+
+
 def captions_of(array: pa.Array) -> list[list[str] | None]:
     """Return the captions of each row from a column of texts or of lists of texts."""
     if _is_text(array):
@@ -182,15 +291,3 @@ def captions_of(array: pa.Array) -> list[list[str] | None]:
         else:
             lists.append([text for text in texts(array[start].values) if text is not None])
     return lists
-
-
-def reading_failure(error: Exception) -> str:
-    """Return why reading a table or archive failed, without credentials."""
-    return "its content is damaged" if is_damage(error) else reason(error)
-
-
-def is_damage(error: BaseException) -> bool:
-    """Whether Arrow disliked the content, rather than that reading it failed."""
-    return isinstance(error, pa.ArrowException) or (
-        type(error) is OSError and error.errno is None and error.__cause__ is None
-    )

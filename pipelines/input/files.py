@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from datetime import date as Date
 from datetime import datetime
 from typing import IO, Literal
@@ -13,9 +14,10 @@ from fsspec.implementations.local import LocalFileSystem
 from item.errors import UsageError
 from pipelines.storage.access import Storage, filesystem
 from pipelines.storage.allowed import Roots
-from pipelines.storage.urls import is_s3, join
+from pipelines.storage.uris import local_uri
+from pipelines.storage.urls import is_s3
 
-Kind = Literal["images", "parquet", "webdataset"]
+Kind = Literal["images", "parquet", "webdataset", "list"]
 
 
 IMAGE_EXTENSIONS = frozenset(
@@ -65,12 +67,18 @@ def may_be_image(name: str) -> bool:
     return extension(name) not in OTHER_EXTENSIONS and stem not in _OTHER_NAMES
 
 
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".cbz")
+LISTS = (".csv", ".tsv", ".jsonl", ".ndjson")
+
+
 def kind_of(name: str) -> Kind | None:
     """Return the kind of input that a file belongs to, if any."""
     if extension(name) == ".parquet":
         return "parquet"
-    if name.lower().endswith((".tar", ".tar.gz", ".tgz")):
+    if name.lower().endswith(ARCHIVES):
         return "webdataset"
+    if extension(name) in LISTS:
+        return "list"
     return "images" if may_be_image(name) else None
 
 
@@ -113,16 +121,35 @@ def readable(name: str) -> str:
 
 
 def uri_of(root: str, name: str) -> str:
-    """Return the URI of a file: whole on S3; locally below the root, wherever that is."""
-    return join(root, name) if is_s3(root) else readable(name)
+    """Return the URI of a listed file, or of the root itself where `name` is empty.
+
+    Parameters
+    ----------
+    root : real path of a local folder, or an ``s3://`` prefix
+    name : path below it; on S3 every byte of the key counts
+    """
+    if is_s3(root):
+        return f"{root}/{name}" if name else root
+    return local_uri(os.path.join(root, name) if name else root)
 
 
-def open_file(root: str, name: str, storage: Storage) -> IO[bytes]:
-    """Open a listed table or archive, which no link may lead to from outside the root."""
-    fs, path = filesystem(join(root, name), storage)
+def open_file(root: str, name: str, storage: Storage, uri_roots: Sequence[str] = ()) -> IO[bytes]:
+    """Open a listed table or archive.
+
+    Raises
+    ------
+    UsageError
+        If it is a link that leads to none of the roots.
+    """
+    fs, path = filesystem(root, storage)
+    path = f"{path}/{name}"
     if isinstance(fs, LocalFileSystem):
-        if Roots([root]).locate(name, root) is None:
-            raise UsageError(f"{readable(name)} is a link that leads out of {root}.")
+        if Roots([root, *uri_roots]).locate(path, root) is None:
+            target = os.path.dirname(os.path.realpath(path))
+            raise UsageError(
+                f"{readable(name)} is a link that leads out of {readable(root)}: allow it with "
+                f"--set reading.uri_roots=[{readable(target)}]."
+            )
         return open(path, "rb")
     # Columns are read side by side: a cache around one position would be thrown away
     # at every step. Arrow buffers each column itself.

@@ -18,32 +18,29 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 import ray.data
-from botocore.exceptions import BotoCoreError
 
 from item.tables import ErrorCode
 from pipelines.input import webdataset
-from pipelines.input.columns import (
-    Keys,
-    batches,
-    captions_of,
-    is_damage,
-    keys_of,
-    known_columns,
-    open_parquet,
-    reading_failure,
-    texts,
-)
-from pipelines.input.files import date_in, source_in, uri_of
-from pipelines.input.plan import ImageFiles, InputPlan, ParquetRows, Piece
+from pipelines.input.columns import ColumnNames, InputFile, Keys, captions_of, labels_of, texts
+from pipelines.input.files import source_in, uri_of
+from pipelines.input.pieces import KEYS, Archive, ImageFiles, Piece, TableRows
+from pipelines.input.plan import InputPlan
 from pipelines.input.rows import TABLE_ROWS, InputRow, as_label, tables
+from pipelines.input.table_files import (
+    Batch,
+    ImageTable,
+    ListError,
+    is_damage,
+    open_table,
+    reading_failure,
+)
 from pipelines.runtime.progress import tell_retries
-from pipelines.storage.access import Storage, reason
+from pipelines.storage.access import STORAGE_ERRORS, Storage
 from pipelines.storage.allowed import Location, Roots
-from pipelines.storage.fetching import TooLargeError, fetch
-from pipelines.storage.urls import is_s3, join, redact
+from pipelines.storage.fetching import TooLargeError, fetch, row_failure
+from pipelines.storage.urls import is_s3, redact
 from pipelines.tables.row_keys import RowChoice, RowKeys
 
 
@@ -54,8 +51,8 @@ class Reading:
     Attributes
     ----------
     plan : what `plan` returned
-    finished : keys of rows to leave out, whose bytes are not read
-    wanted : keys of the only rows to read, all if None
+    finished : states of rows to leave out, whose bytes are not read
+    wanted : identities of the only rows to read, all if None
     work : if given, a column of this name says it of each row
     """
 
@@ -151,9 +148,10 @@ def count_left(plan: InputPlan, finished: RowKeys, storage: Storage) -> int | No
 class _Reader:
     """Reads pieces within a task."""
 
-    root: str
     roots: tuple[str, ...]
     default_date: str
+    night: str | None
+    columns: ColumnNames
     storage: Storage
     threads: int
     max_bytes: int
@@ -161,9 +159,10 @@ class _Reader:
     @classmethod
     def of(cls, plan: InputPlan, storage: Storage, max_bytes: int) -> _Reader:
         return cls(
-            root=plan.root,
-            roots=(plan.root, *plan.uri_roots),
+            roots=plan.uri_roots,
             default_date=plan.default_date,
+            night=plan.night,
+            columns=plan.columns,
             storage=storage,
             threads=plan.read_threads,
             max_bytes=max_bytes,
@@ -173,41 +172,50 @@ class _Reader:
         """Yield tables of about `TABLE_BYTES` at most; at least one, if an empty one."""
         return tables(self._with_bytes(self._rows(piece, choice)))
 
+    def _file(self, root: str, name: str) -> InputFile:
+        return InputFile.of(root, name, self.night, self.default_date)
+
     def _rows(self, piece: Piece, choice: RowChoice) -> Iterator[InputRow]:
         """Yield the chosen rows; some still point at their bytes."""
         if isinstance(piece, ImageFiles):
             yield from self._image_rows(piece, choice)
             return
-        with _stops_the_run(uri_of(self.root, piece.name)):
-            if isinstance(piece, ParquetRows):
-                yield from self._parquet_rows(piece, choice)
+        with _stops_the_run(uri_of(piece.root, piece.name)):
+            if isinstance(piece, TableRows):
+                yield from self._table_rows(piece, choice)
             else:
                 yield from webdataset.rows(
-                    self.root,
+                    piece.root,
                     piece.name,
-                    date_in(piece.name) or self.default_date,
+                    self._file(piece.root, piece.name).date,
                     choice,
                     self.storage,
                     max_bytes=self.max_bytes,
+                    version=piece.version,
+                    uri_roots=self.roots,
                 )
 
     def count(self, piece: Piece, choice: RowChoice) -> int | None:
         """Return how many rows `tables` would hold, or None if that takes reading all."""
         if isinstance(piece, ImageFiles):
             return sum(1 for _ in self._images_left(piece, choice))
-        with _stops_the_run(uri_of(self.root, piece.name)):
-            if isinstance(piece, ParquetRows):
+        with _stops_the_run(uri_of(piece.root, piece.name)):
+            if isinstance(piece, TableRows):
                 return sum(
                     len(batch.left)
                     for group in self._groups(piece)
-                    for batch in self._parquet_left(group, group.keys, choice)
+                    for batch in self._batches_left(group, group.keys, choice)
                 )
-            keys = webdataset.keys(self.root, piece.name, self.storage)
-            if keys is None:
-                return None
-            dates = [date_in(piece.name) or self.default_date] * len(keys)
-            done = choice.leaves_out(dates, [uri for uri, _ in keys], [count for _, count in keys])
-            return int(np.count_nonzero(~done))
+            return self._count_members(piece, choice)
+
+    def _count_members(self, piece: Archive, choice: RowChoice) -> int | None:
+        keys = webdataset.keys(piece.root, piece.name, self.storage, self.roots)
+        if keys is None:
+            return None
+        dates = [self._file(piece.root, piece.name).date] * len(keys)
+        uris, occurrences = [uri for uri, _ in keys], [count for _, count in keys]
+        done = choice.leaves_out(dates, uris, occurrences, [piece.version] * len(keys))
+        return int(np.count_nonzero(~done))
 
     def _with_bytes(self, rows: Iterator[InputRow]) -> Iterator[InputRow]:
         """Read what the rows point at, several at a time, and keep their order."""
@@ -227,12 +235,8 @@ class _Reader:
         assert row.location is not None
         try:
             row.bytes = fetch(row.location, self.storage, self.max_bytes, row.size)
-        except TooLargeError as error:
-            row.fail(ErrorCode.TOO_MANY_BYTES, str(error))
-        except (FileNotFoundError, IsADirectoryError):
-            row.fail(ErrorCode.URI_NOT_FOUND)
-        except (OSError, BotoCoreError) as error:
-            row.fail(ErrorCode.URI_UNREADABLE, f"Reading the URI failed: {reason(error)}.")
+        except (TooLargeError, *STORAGE_ERRORS) as error:
+            row.fail(*row_failure(error))
         row.location = None
         return row
 
@@ -240,53 +244,55 @@ class _Reader:
 
     def _images_left(
         self, piece: ImageFiles, choice: RowChoice
-    ) -> Iterator[tuple[str, int, str, str]]:
-        """Yield name, size, URI and date of each file to be read."""
-        uris = [uri_of(self.root, name) for name in piece.names]
-        dates = [date_in(name) or self.default_date for name in piece.names]
-        done = choice.leaves_out(dates, uris, [0] * len(uris))
-        return compress(zip(piece.names, piece.sizes, uris, dates, strict=True), ~done)
+    ) -> Iterator[tuple[str, int, str, InputFile]]:
+        """Yield name, size, version and place of each file to be read."""
+        files = [self._file(piece.root, name) for name in piece.names]
+        done = choice.leaves_out(
+            [file.date for file in files],
+            [file.uri for file in files],
+            [0] * len(files),
+            piece.versions,
+        )
+        return compress(zip(piece.names, piece.sizes, piece.versions, files, strict=True), ~done)
 
     def _image_rows(self, piece: ImageFiles, choice: RowChoice) -> Iterator[InputRow]:
         roots = Roots(self.roots)
-        for name, size, uri, date in self._images_left(piece, choice):
-            row = InputRow(uri, date, source_in(name), size=size)
+        for name, size, version, file in self._images_left(piece, choice):
+            row = InputRow(file.uri, file.date, version, source=source_in(name), size=size)
             # A listed name is a path and never a URL, whatever it looks like.
-            if is_s3(self.root):
-                row.location = Location("s3", join(self.root, name)[5:])
+            if is_s3(piece.root):
+                row.location = Location("s3", f"{piece.root}/{name}"[5:])
             else:
-                row.location = roots.locate(os.path.join(self.root, name), self.root)
+                row.location = roots.locate(os.path.join(piece.root, name), piece.root)
             if row.location is None:
                 row.fail(
-                    ErrorCode.URI_OUTSIDE_ROOT, "The file is a link that leads out of the input."
+                    ErrorCode.URI_OUTSIDE_ROOT,
+                    "The file is a link that leads out of the input, and reading.uri_roots does "
+                    "not allow it.",
                 )
             yield row
 
-    # Parquet
+    # Tables
 
-    def _groups(self, piece: ParquetRows) -> Iterator[_Group]:
-        """Yield the row groups that hold rows of the piece, while their file is open."""
-        with open_parquet(self.root, piece.name, self.storage) as parquet:
-            columns = known_columns(parquet.schema_arrow, piece.name)
+    def _groups(self, piece: TableRows) -> Iterator[_Group]:
+        """Yield the groups that hold rows of the piece, while their file is open."""
+        with open_table(piece.root, piece.name, self.storage, self.columns, self.roots) as table:
             first = 0
-            for number in range(parquet.num_row_groups):
-                stop = first + parquet.metadata.row_group(number).num_rows
-                if first < piece.stop and stop > piece.start:
-                    yield _Group(parquet, number, first, piece, columns)
-                first = stop
+            for number, rows in enumerate(table.groups):
+                if first < piece.stop and first + rows > piece.start:
+                    yield _Group(table, number, first, piece)
+                first += rows
 
-    def _parquet_left(
+    def _batches_left(
         self, group: _Group, columns: frozenset[str], choice: RowChoice
     ) -> Iterator[_Batch]:
         """Read `columns` of those rows of the piece that are in this group."""
         piece = group.piece
         occurrences = np.zeros(piece.stop - piece.start, dtype=np.int32)
         occurrences[piece.repeated] = piece.occurrence
-        default = date_in(piece.name) or self.default_date
+        file = self._file(piece.root, piece.name)
         start = group.first
-        for whole in batches(
-            group.parquet, [group.number], sorted(columns), group.rows_per_batch(columns)
-        ):
+        for whole in group.table.batches([group.number], columns, group.rows_per_batch(columns)):
             if start >= piece.stop:
                 break
             count = len(next(iter(whole.values())))
@@ -295,16 +301,17 @@ class _Reader:
                 batch = {
                     name: array.slice(low - start, high - low) for name, array in whole.items()
                 }
-                keys = keys_of(batch, self.root, piece.name, low, default)
+                keys = file.keys(batch, low)
                 repeated = occurrences[low - piece.start : high - piece.start].tolist()
-                done = choice.leaves_out(keys.dates, keys.uris, repeated)
+                versions = [piece.version] * len(keys.uris)
+                done = choice.leaves_out(keys.dates, keys.uris, repeated, versions)
                 yield _Batch(low, batch, keys, repeated, np.flatnonzero(~done).tolist())
             start += count
 
-    def _parquet_rows(self, piece: ParquetRows, choice: RowChoice) -> Iterator[InputRow]:
+    def _table_rows(self, piece: TableRows, choice: RowChoice) -> Iterator[InputRow]:
         for group in self._groups(piece):
             if not choice.takes_all and not any(
-                batch.left for batch in self._parquet_left(group, group.keys, choice)
+                batch.left for batch in self._batches_left(group, group.keys, choice)
             ):
                 continue
             reached = -1
@@ -313,7 +320,7 @@ class _Reader:
                     reached = number
                     yield row
                 continue
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, *STORAGE_ERRORS) as error:
                 if not is_damage(error):
                     raise
             # The keys were readable when the input was planned, so each lost row has its name.
@@ -326,9 +333,9 @@ class _Reader:
     ) -> Iterator[tuple[int, InputRow]]:
         """Yield number and row for those of the piece that are in this group and to do."""
         roots = Roots(self.roots)
-        folder = os.path.dirname(join(self.root, group.piece.name))
-        for batch in self._parquet_left(group, columns, choice):
-            for index, row in batch.rows(source_in(group.piece.name)):
+        file = self._file(group.piece.root, group.piece.name)
+        for batch in self._batches_left(group, columns, choice):
+            for index, row in batch.rows(file, group.piece.version):
                 if row.occurrence:
                     row.fail(ErrorCode.DUPLICATE_URI)
                 elif row.bytes is not None:
@@ -338,7 +345,7 @@ class _Reader:
                 elif not (target := batch.keys.targets[index]):
                     row.fail(ErrorCode.MISSING_BYTES)
                 else:
-                    row.location = roots.locate(target, folder)
+                    row.location = roots.locate(target, file.folder)
                     if row.location is None:
                         row.fail(ErrorCode.URI_OUTSIDE_ROOT)
                 yield batch.first + index, row
@@ -357,31 +364,34 @@ def _stops_the_run(file: str) -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowException, OSError, BotoCoreError) as error:
+    except (pa.ArrowException, ListError, *STORAGE_ERRORS) as error:
         raise RuntimeError(f"Reading {redact(file)} failed: {reading_failure(error)}.") from None
 
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """A row group of an open file, the number of its first row, and what is wanted."""
+    """A group of rows of an open table, and the number of its first row."""
 
-    parquet: pq.ParquetFile
+    table: ImageTable
     number: int
     first: int
-    piece: ParquetRows
-    columns: frozenset[str]
+    piece: TableRows
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """All known columns."""
+        return frozenset(self.table.columns)
 
     @property
     def keys(self) -> frozenset[str]:
         """The columns that name a row."""
-        return self.columns & {"uri", "date"}
+        return self.columns & {*KEYS}
 
     def rows_per_batch(self, columns: frozenset[str]) -> int:
         """Few rows where they hold pictures, whatever size the file claims they have."""
         if "bytes" not in columns:
             return TABLE_ROWS
-        metadata = self.parquet.metadata.row_group(self.number)
-        average = metadata.total_byte_size // max(metadata.num_rows, 1)
+        average = self.table.bytes_per_row(self.number)
         return int(min(max((8 << 20) // max(average, 1), 1), 16))
 
 
@@ -390,20 +400,21 @@ class _Batch:
     """Rows of a piece, from the file's row ``first`` on, and which of them are left to do."""
 
     first: int
-    columns: Mapping[str, pa.Array]
+    columns: Batch
     keys: Keys
     occurrences: list[int]
     left: list[int]
 
-    def rows(self, source: str | None) -> Iterator[tuple[int, InputRow]]:
-        """Yield index and values of the rows left; `source` stands for a missing column."""
+    def rows(self, file: InputFile, version: str) -> Iterator[tuple[int, InputRow]]:
+        """Yield index and values of the rows left; the file stands for a missing source."""
         nothing = [None] * len(self.occurrences)
-        columns = self.columns
+        columns: Mapping[str, Any] = self.columns
         pictures = columns.get("bytes", nothing)
-        labels = columns["label"].to_pylist() if "label" in columns else nothing
+        labels = labels_of(columns["label"]) if "label" in columns else nothing
         generators = texts(columns["generator"]) if "generator" in columns else nothing
         captions = captions_of(columns["captions"]) if "captions" in columns else nothing
-        sources = texts(columns["source"]) if "source" in columns else [source] * len(nothing)
+        known = texts(columns["source"]) if "source" in columns else None
+        sources = known or [source_in(file.name)] * len(nothing)
         for index in self.left:
             picture = pictures[index]
             yield (
@@ -411,6 +422,8 @@ class _Batch:
                 InputRow(
                     self.keys.uris[index],
                     self.keys.dates[index],
+                    version,
+                    file.uri,
                     sources[index],
                     self.occurrences[index],
                     bytes=None if picture is None else picture.as_py(),

@@ -23,6 +23,8 @@ class InputRow:
 
     uri: str
     date: str
+    version: str
+    listed_in: str | None = None
     source: str | None = None
     occurrence: int = 0
     bytes: bytes | None = None
@@ -45,6 +47,8 @@ class InputRow:
         """Return the row by the columns of ``IMAGES``."""
         return {
             "uri": self.uri,
+            "input_version": self.version,
+            "listed_in": self.listed_in,
             "occurrence": self.occurrence,
             "source": self.source,
             "date": self.date,
@@ -74,6 +78,11 @@ def tables(rows: Iterator[InputRow]) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist(batch, schema=IMAGES)
 
 
+_LABELS = {"0": 0, "1": 1, "false": 0, "true": 1, "real": 0, "generated": 1, "fake": 1}
+
+
 def as_label(value: object) -> int | None:
-    """Return 0 or 1, or None where the value is neither."""
+    """Return 0 or 1, or None where the value is neither, nor a word for one."""
+    if isinstance(value, str):
+        return _LABELS.get(value.strip().lower())
     return int(value) if isinstance(value, bool | int | float) and value in (0, 1) else None

@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from item.errors import UsageError
 from pipelines.input import plan as inputs
-from pipelines.input.columns import batches, open_parquet, reading_failure, texts
-from pipelines.input.plan import InputOptions, ParquetRows
+from pipelines.input.columns import labels_of, texts
+from pipelines.input.pieces import TableRows
+from pipelines.input.plan import InputOptions
 from pipelines.input.rows import as_label
+from pipelines.input.table_files import open_parquet, reading_failure
 from pipelines.storage.access import Storage, filesystem
 from pipelines.storage.atomic import write_atomically
 from pipelines.storage.urls import join, normalise, redact
@@ -37,8 +39,8 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input: str
-    """The dump, normalised."""
+    inputs: tuple[str, ...]
+    """The dumps, normalised."""
     images: int = Field(ge=4)
     seed: int = Field(ge=0)
     generators: tuple[str, ...] = ()
@@ -116,17 +118,16 @@ def drawn_rows(sampling: Sampling, storage: Storage) -> pd.DataFrame:
     UsageError
         As :func:`draw`, and if the input is not Parquet with :data:`COLUMNS`.
     """
-    plan = inputs.plan(sampling.input, InputOptions(), storage, datetime.now(UTC).date())
-    if plan.kind != "parquet":
+    plan = inputs.plan(sampling.inputs, InputOptions(), storage, datetime.now(UTC).date())
+    if set(plan.kinds) != {"parquet"}:
         raise UsageError(
             f"A sample is drawn from Parquet with the columns {', '.join(COLUMNS)}, and "
-            f"{redact(sampling.input)} holds none."
+            f"{' and '.join(map(redact, sampling.inputs))} holds none."
         )
-    pieces = [piece for piece in plan.pieces if isinstance(piece, ParquetRows)]
-    files = dict.fromkeys(piece.name for piece in pieces)
-    frames = [_origins(plan.root, file, storage) for file in files]
-    rows = draw(pd.concat(frames, ignore_index=True), sampling)
-    return rows.assign(root=plan.root)
+    pieces = [piece for piece in plan.pieces if isinstance(piece, TableRows)]
+    files = dict.fromkeys((piece.root, piece.name) for piece in pieces)
+    frames = [_origins(root, name, storage) for root, name in files]
+    return draw(pd.concat(frames, ignore_index=True), sampling)
 
 
 def _origins(root: str, file: str, storage: Storage) -> pd.DataFrame:
@@ -140,12 +141,12 @@ def _origins(root: str, file: str, storage: Storage) -> pd.DataFrame:
             )
         wanted = ["uri", "label", *sorted({"generator", "source"} & names)]
         columns: dict[str, list[Any]] = {name: [] for name in wanted}
-        for batch in batches(parquet, range(parquet.num_row_groups), wanted, 8192):
-            columns["label"] += [as_label(value) for value in batch["label"].to_pylist()]
+        for batch in parquet.iter_batches(8192, columns=wanted, use_threads=False):
+            columns["label"] += [as_label(value) for value in labels_of(batch["label"])]
             for name in columns.keys() - {"label"}:
                 columns[name] += texts(batch[name])
     frame = pd.DataFrame(columns, columns=["uri", "label", "generator", "source"], dtype=object)
-    return frame.assign(file=file, row=range(len(frame)))
+    return frame.assign(root=root, file=file, row=range(len(frame)))
 
 
 def write_sample(rows: pd.DataFrame, sampling: Sampling, folder: str, storage: Storage) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Literal
 
@@ -36,6 +36,8 @@ def rows(
     storage: Storage,
     *,
     max_bytes: int,
+    version: str,
+    uri_roots: Sequence[str] = (),
 ) -> Iterator[InputRow]:
     """Yield the rows of an archive that are chosen, in order.
 
@@ -46,13 +48,15 @@ def rows(
     choice : which rows
     storage : how S3 is reached
     max_bytes : size above which a member is rejected unread
+    version : of the archive
+    uri_roots : where the archive may lie if it is a link
     """
     archive = uri_of(root, name)
     sample = _Sample()
     loose = 0
     seen: Counter[str] = Counter()
     broken: str | None = None
-    with _open_tar(root, name, storage) as tar:
+    with _open_tar(root, name, storage, uri_roots) as tar:
         try:
             for member in tar.members():
                 role = _role(member)
@@ -65,9 +69,16 @@ def rows(
                 if role == "side":
                     sample.add_side(member, tar)
                     continue
-                row = InputRow(_member_uri(archive, member), date, _stem(name), seen[member.name])
+                row = InputRow(
+                    _member_uri(archive, member),
+                    date,
+                    version,
+                    archive,
+                    _stem(name),
+                    seen[member.name],
+                )
                 seen[member.name] += 1
-                done = choice.leaves_out([date], [row.uri], [row.occurrence])[0]
+                done = choice.leaves_out([date], [row.uri], [row.occurrence], [version])[0]
                 whole = _fill(row, member, tar, max_bytes, read=not done)
                 sample.add_image(member, None if done else row)
                 if not whole:
@@ -76,13 +87,16 @@ def rows(
             broken = str(error)
     loose += sample.loose
     yield from sample.rows()
-    if broken and not choice.leaves_out([date], [archive], [0])[0]:
-        yield InputRow(archive, date, _stem(name)).fail(ErrorCode.UNREADABLE_ARCHIVE, broken)
+    if broken and not choice.leaves_out([date], [archive], [0], [version])[0]:
+        row = InputRow(archive, date, version, archive, _stem(name))
+        yield row.fail(ErrorCode.UNREADABLE_ARCHIVE, broken)
     if loose:
         logger.warning("%s: %d side files lie beside no image.", redact(archive), loose)
 
 
-def keys(root: str, name: str, storage: Storage) -> list[tuple[str, int]] | None:
+def keys(
+    root: str, name: str, storage: Storage, uri_roots: Sequence[str] = ()
+) -> list[tuple[str, int]] | None:
     """Return URI and occurrence of each row of an archive without reading a picture.
 
     None where that would mean reading the whole archive: on S3, or gzipped.
@@ -93,7 +107,7 @@ def keys(root: str, name: str, storage: Storage) -> list[tuple[str, int]] | None
     found: list[tuple[str, int]] = []
     seen: Counter[str] = Counter()
     within_image = False
-    with _open_tar(root, name, storage) as tar:
+    with _open_tar(root, name, storage, uri_roots) as tar:
         if not tar.seekable:
             return None
         try:
@@ -137,12 +151,12 @@ def _fill(row: InputRow, member: Member, tar: Tar, max_bytes: int, *, read: bool
 
 
 @contextmanager
-def _open_tar(root: str, name: str, storage: Storage) -> Iterator[Tar]:
+def _open_tar(root: str, name: str, storage: Storage, uri_roots: Sequence[str]) -> Iterator[Tar]:
     fs, path = filesystem(join(root, name), storage)
     local = isinstance(fs, LocalFileSystem)
     handle: IO[bytes]
     if local:
-        handle = open_file(root, name, storage)
+        handle = open_file(root, name, storage, uri_roots)
     else:
         handle = fs.open(path, "rb", cache_type="readahead", block_size=8 << 20)
     with handle:

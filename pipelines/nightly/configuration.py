@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from item.mini import HEAD
 from item.settings import validated
 from pipelines.audit.numbers import AuditOptions
+from pipelines.configuration import Place, Places
 from pipelines.featurize.configuration import FeaturizeConfiguration, FeaturizingOptions
 from pipelines.score.configuration import ScoreConfiguration
 from pipelines.storage.urls import join
@@ -21,11 +22,14 @@ class NightlyConfiguration(FeaturizingOptions):
     ``overwrite`` concerns done nights, each of which then gets a new report.
     """
 
-    input: tuple[str, ...] = Field(min_length=1)
-    """Dump roots with ``date=YYYY-MM-DD`` folders, or prefixes that are such a folder."""
-    output: str = Field(min_length=1)
+    input: Places = Field(min_length=1)
+    """Dump roots with a folder for each night, or prefixes that are such a folder."""
+    night_folders: str = Field(default="date=%Y-%m-%d", min_length=1)
+    """What folders of nights are called, as ``strftime`` writes it, such as ``dt=%Y-%m-%d`` or
+    ``year=%Y/month=%m/day=%d``."""
+    output: Place = Field(min_length=1)
     """Root of the tables and reports."""
-    head: str = str(HEAD)
+    head: Place = str(HEAD)
     """Folder or ``s3://`` prefix of a head; by default the one that ships with ``mini``."""
     date: datetime.date | None = None
     """One night, whether it is done or not."""
@@ -34,6 +38,8 @@ class NightlyConfiguration(FeaturizingOptions):
     last: datetime.date | None = Field(default=None, alias="to")
     """The nights up to this one; those that are done stay as they are, unless ``from`` is
     given too."""
+    retry_failed: bool = False
+    """Whether done nights are looked at too, for rows that failed or whose files changed."""
     nights_at_once: int = Field(default=7, ge=1)
     """Nights that are featurized together, so that models are loaded once for them; they are
     published one by one."""
@@ -48,11 +54,23 @@ class NightlyConfiguration(FeaturizingOptions):
             raise ValueError("from lies after to")
         return self
 
-    def featurizing(self, prefix: str) -> FeaturizeConfiguration:
+    @field_validator("night_folders")
+    @classmethod
+    def _says_year_month_and_day(cls, layout: str) -> str:
+        day = datetime.date(2026, 11, 23)
+        try:
+            said = datetime.datetime.strptime(day.strftime(layout), layout).date()
+        except ValueError:
+            said = None
+        if said != day or layout.startswith("/") or layout.endswith("/"):
+            raise ValueError("must say year, month and day, as in date=%Y-%m-%d")
+        return layout
+
+    def featurizing(self, prefixes: Sequence[str]) -> FeaturizeConfiguration:
         """The configuration of a night's features."""
         shared = FeaturizeConfiguration.model_fields.keys() & type(self).model_fields.keys()
         values = {name: getattr(self, name) for name in shared}
-        values |= {"input": prefix, "output": join(self.output, "features")}
+        values |= {"input": tuple(prefixes), "output": join(self.output, "features")}
         return validated(FeaturizeConfiguration, values, "configuration")
 
     def scoring(self, nights: Sequence[str]) -> ScoreConfiguration:

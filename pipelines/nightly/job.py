@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -58,6 +59,14 @@ class NightlyPlan:
     """Those that are to be done, oldest first."""
     done_before: tuple[str, ...]
     """Dates of nights that are left alone, because they are done."""
+    others: tuple[str, ...]
+    """Names in the dump roots that belong to no night."""
+    notes: tuple[str, ...]
+    """What the dump's owner should know before the work begins."""
+
+    def remarks(self) -> list[str]:
+        """Sentences for the screen."""
+        return list(self.notes)
 
     def describe(self) -> dict[str, Any]:
         """The plan as ``--dry-run`` prints it."""
@@ -70,6 +79,7 @@ class NightlyPlan:
                 one.date: [redact(prefix) for prefix in one.prefixes] for one in self.nights
             },
             "done before": list(self.done_before),
+            "no nights": list(self.others),
             "computed anew": self.configuration.overwrite,
         }
 
@@ -117,19 +127,20 @@ def plan_nights(configuration: NightlyConfiguration) -> NightlyPlan:
     for one in configuration.input:
         check_readable(one, storage)
     check_writable(configuration.output, storage)
-    found = nights_of(configuration.input, storage)
-    chosen = chosen_nights(configuration, sorted(found))
+    found = nights_of(
+        configuration.input, storage, configuration.night_folders, configuration.output
+    )
+    chosen = chosen_nights(configuration, sorted(found.prefixes))
     manifests = {one: _manifest(configuration, one) for one in chosen}
     done = {one for one, told in manifests.items() if told.get("outcome") == "published"}
     left = [
-        Night(one, tuple(found[one]), one in done)
+        Night(one, tuple(found.prefixes[one]), one in done)
         for one in chosen
         if one not in done or _again(configuration, one, manifests[one], head)
     ]
-    if configuration.overwrite == "failed":
-        left = [one for one in left if one.done]
     rest = sorted(set(chosen) - {one.date for one in left})
-    return NightlyPlan(configuration, head, tuple(left), tuple(rest))
+    notes = tuple(found.remarks())
+    return NightlyPlan(configuration, head, tuple(left), tuple(rest), found.others, notes)
 
 
 def _again(
@@ -139,12 +150,12 @@ def _again(
     if configuration.overwrite == "all":
         return True
     scored_by = manifest["head"]["head_id"]
-    if configuration.overwrite == "failed" and scored_by != head.head_id:
+    if configuration.retry_failed and scored_by != head.head_id:
         raise UsageError(
             f"The night {night} was scored by the head {scored_by}, this one is {head.head_id}: "
             "give that head, or compute the night anew with --overwrite."
         )
-    named = configuration.overwrite == "failed" or configuration.date or configuration.first
+    named = configuration.retry_failed or configuration.date or configuration.first
     return bool(named) and scored_by == head.head_id
 
 
@@ -161,7 +172,7 @@ class _Held:
 
     night: Night
     lease: Lease
-    jobs: tuple[FeaturizingPlan, ...]
+    job: FeaturizingPlan
 
 
 def _do(job: NightlyPlan, nights: Sequence[Night]) -> Iterator[NightOutcome]:
@@ -176,21 +187,22 @@ def _do(job: NightlyPlan, nights: Sequence[Night]) -> Iterator[NightOutcome]:
                 yield NightOutcome(night.date, "held", {"reason": str(error)})
             except UsageError as error:
                 yield NightOutcome(night.date, "refused", {"reason": str(error)})
-        done = [one for one in held if all(map(is_done, one.jobs))]
-        left = [one for one in held if one not in done]
+        for one in held:
+            for remark in one.job.remarks():
+                print(f"{one.night.date}: {remark}", file=sys.stderr, flush=True)
+        left = [one for one in held if not is_done(one.job)]
         began = datetime.datetime.now(datetime.UTC)
         started = time.monotonic()
-        staged = stage([each for one in left for each in one.jobs]) if left else []
-        featurized = {one.night.date: [nothing_to_do(each) for each in one.jobs] for one in done}
-        for one in left:
-            mine = [each for each in staged if each.job in one.jobs]
+        staged = stage([one.job for one in left]) if left else []
+        featurized = {one.night.date: nothing_to_do(one.job) for one in held if one not in left}
+        for one, work in zip(left, staged, strict=True):
             try:
-                check_error_rates(mine)
+                check_error_rates([work])
             except ErrorRateError as error:
                 yield NightOutcome(one.night.date, "too_many_errors", {"reason": str(error)})
                 continue
             one.lease.check()
-            featurized[one.night.date] = publish(mine)
+            [featurized[one.night.date]] = publish([work])
         there = [one for one in held if one.night.date in featurized]
         scored = _scored(job, [one.night.date for one in there])
         seconds = time.monotonic() - started
@@ -202,9 +214,9 @@ def _do(job: NightlyPlan, nights: Sequence[Night]) -> Iterator[NightOutcome]:
 def _hold(configuration: NightlyConfiguration, night: Night, stack: ExitStack) -> _Held:
     """Lease a night until the stack unwinds, and list its input."""
     lease = stack.enter_context(lease_on(configuration.output, night.date, configuration))
-    jobs = tuple(plan_featurizing(configuration.featurizing(one)) for one in night.prefixes)
-    stack.enter_context(leases(jobs))
-    return _Held(night, lease, jobs)
+    job = plan_featurizing(configuration.featurizing(night.prefixes), night.date)
+    stack.enter_context(leases([job]))
+    return _Held(night, lease, job)
 
 
 def _scored(job: NightlyPlan, nights: Sequence[str]) -> dict[str, Any]:
@@ -217,7 +229,7 @@ def _scored(job: NightlyPlan, nights: Sequence[str]) -> dict[str, Any]:
 def _publish(
     job: NightlyPlan,
     held: _Held,
-    featurized: Sequence[Mapping[str, Any]],
+    featurized: Mapping[str, Any],
     scored: Mapping[str, Any],
     began: datetime.datetime,
     seconds: float,
@@ -226,18 +238,18 @@ def _publish(
     configuration, night = job.configuration, held.night
     started = time.monotonic()
     changed = {file["path"] for file in scored["files"]}
-    unchanged = all(one["outcome"] == "nothing_to_do" for one in featurized) and not any(
+    unchanged = featurized["outcome"] == "nothing_to_do" and not any(
         date_of(path) == night.date for path in changed
     )
     if night.done and unchanged and configuration.overwrite == "nothing":
         return NightOutcome(night.date, "done_before")
     write_rejects(configuration.output, night.date, configuration.storage)
-    facts = _facts(job, night, featurized, scored)
+    facts = _facts(job, held, featurized, scored)
     facts["started_at"] = began.isoformat(timespec="seconds")
     facts["seconds"] = round(seconds, 3)
     # The report reads the run's facts; only the last write says that the night is done.
     _write_manifest(configuration, night.date, {**facts, "outcome": "scored"})
-    report = _audit(job, night, held.jobs)
+    report = _audit(job, night, held.job)
     held.lease.check()
     facts |= {
         "outcome": "published",
@@ -251,7 +263,7 @@ def _publish(
     return NightOutcome(night.date, "published", {name: facts[name] for name in told})
 
 
-def _audit(job: NightlyPlan, night: Night, featurizing: Sequence[FeaturizingPlan]) -> str:
+def _audit(job: NightlyPlan, night: Night, featurizing: FeaturizingPlan) -> str:
     """Keep the pictures that the night's report shows, and write it."""
     configuration = job.configuration
     auditing = AuditConfiguration(
@@ -266,8 +278,8 @@ def _audit(job: NightlyPlan, night: Night, featurizing: Sequence[FeaturizingPlan
     keep(
         join(configuration.output, "evidence"),
         night.date,
-        pictures["uri"].tolist(),
-        [one.plan for one in featurizing],
+        pictures,
+        featurizing.plan,
         configuration.storage,
         configuration.profile.decoding,
     )
@@ -276,27 +288,30 @@ def _audit(job: NightlyPlan, night: Night, featurizing: Sequence[FeaturizingPlan
 
 def _facts(
     job: NightlyPlan,
-    night: Night,
-    featurized: Sequence[Mapping[str, Any]],
+    held: _Held,
+    featurized: Mapping[str, Any],
     scored: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What the night's manifest says: counts from the published files, times from this run."""
-    configuration = job.configuration
+    configuration, night, plan = job.configuration, held.night, held.job.plan
     features = FeatureTable(join(configuration.output, "features"), configuration.storage)
     [path] = features.published([night.date])
     about = features.facts(features.path, path)
     scores = PublishedTable(join(configuration.output, "scores"), configuration.storage)
     total = sum(about["statuses"].values())
-    first = featurized[0]
-    computed = [one for one in featurized if one.get("rows_computed")]
+    computed = featurized if featurized.get("rows_computed") else {}
     return {
         "date": night.date,
         "input": [redact(one) for one in night.prefixes],
+        "left_out": dict(plan.ignored),
+        "notes": list(plan.notes),
+        "no_nights": list(job.others),
         "rows": {
             "total": total,
             "by_status": about["statuses"],
             "by_error_code": about["error_codes"],
             "by_note": about["notes"],
+            "taken_out": featurized["rows"]["taken_out"],
         },
         "verdicts": scores.facts(scores.path, path)["verdicts"],
         "reuse": reuse(about),
@@ -305,19 +320,17 @@ def _facts(
             "error_rates": job.head.description.model_dump(mode="json")["error_rates"],
             "thresholds": job.head.description.model_dump(mode="json")["thresholds"],
         },
-        "feature_set_id": first["feature_set_id"],
-        "models": first["models"],
-        "versions": first["versions"],
-        "images_per_second": computed[0]["images_per_second"] if computed else None,
-        "start_up_seconds": sum(one["start_up_seconds"] for one in computed),
-        "peak_memory_bytes": max((one["peak_memory_bytes"] for one in computed), default=None),
-        "cpus": computed[0]["cpus"] if computed else None,
-        "gpus": computed[0]["gpus"] if computed else None,
-        "stages": first["stages"],
+        **{name: featurized[name] for name in ("feature_set_id", "models", "versions")},
+        "images_per_second": computed.get("images_per_second"),
+        "start_up_seconds": computed.get("start_up_seconds", 0),
+        "peak_memory_bytes": computed.get("peak_memory_bytes"),
+        "cpus": computed.get("cpus"),
+        "gpus": computed.get("gpus"),
+        "stages": featurized["stages"],
         "scoring": {name: scored[name] for name in ("rows_per_second",) if name in scored},
         "storage_retries": take_retries()
-        + sum(one.get("storage_retries", 0) for one in [*featurized, scored]),
-        "runs": [one["manifest"] for one in [*featurized, scored] if "manifest" in one],
+        + sum(one.get("storage_retries", 0) for one in (featurized, scored)),
+        "runs": [one["manifest"] for one in (featurized, scored) if "manifest" in one],
     }
 
 

@@ -9,22 +9,22 @@ from pydantic import Field
 
 from item.mini import HEAD
 from item.settings import validated
-from pipelines.configuration import PublishingConfiguration, resolved_with_profile
+from pipelines.configuration import Place, PublishingConfiguration, resolved_with_profile
 from pipelines.featurize.configuration import FeaturizeConfiguration
 
 
 class ScoreConfiguration(PublishingConfiguration):
     """How a ``scores`` table is made from a ``features`` table."""
 
-    input: str = Field(min_length=1)
+    input: Place = Field(min_length=1)
     """Root of a ``features`` table."""
-    head: str = str(HEAD)
+    head: Place = str(HEAD)
     """Folder or ``s3://`` prefix of a head; by default the one that ships with ``mini``."""
-    output: str = Field(min_length=1)
+    output: Place = Field(min_length=1)
     """Root of the ``scores`` table."""
     dates: tuple[str, ...] | None = None
     """Nights to score; all of them if unset."""
-    overwrite: Literal["nothing", "failed", "all"] = "nothing"
+    overwrite: Literal["nothing", "all"] = "nothing"
     """With ``all``, scores of another head are replaced; else they are in the way."""
     rows_per_task: int = Field(default=65_536, ge=1)
     """Rows that a task scores; a kill costs the unfinished tasks."""
@@ -38,13 +38,12 @@ class ImageScoringConfiguration(FeaturizeConfiguration):
     """Everything that ``jobs/score.py`` does, and nothing else.
 
     ``input`` is a features table or images; ``output`` is the root of the scores. With
-    ``overwrite``, ``failed`` tries failed rows of the features again, and ``all`` replaces
-    scores of another head and leaves the features as they are.
+    ``overwrite=all``, scores of another head are replaced and features stay as they are.
     """
 
-    head: str = str(HEAD)
+    head: Place = str(HEAD)
     """Folder or ``s3://`` prefix of a head; by default the one that ships with ``mini``."""
-    features: str | None = None
+    features: Place | None = None
     """Where the features of images go; ``OUTPUT-features`` if unset."""
     rows_per_task: int = Field(default=65_536, ge=1)
     """Rows that a task scores; a kill costs the unfinished tasks."""
@@ -53,7 +52,7 @@ class ImageScoringConfiguration(FeaturizeConfiguration):
         """How the features of images are made."""
         values = {name: getattr(self, name) for name in FeaturizeConfiguration.model_fields}
         values["output"] = self.features or f"{self.output.rstrip('/')}-features"
-        values["overwrite"] = "nothing" if self.overwrite == "all" else self.overwrite
+        values["overwrite"] = "nothing"
         return validated(FeaturizeConfiguration, values, "configuration")
 
     def scoring(self, features: str) -> ScoreConfiguration:

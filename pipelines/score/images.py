@@ -54,9 +54,10 @@ def plan_image_scoring(configuration: ImageScoringConfiguration) -> ImageScoring
     """
     storage = configuration.storage
     head = load_head(configuration.head, storage)
-    check_readable(configuration.input, storage)
+    for place in configuration.input:
+        check_readable(place, storage)
     if _is_features(configuration):
-        scored = plan_scoring(configuration.scoring(configuration.input))
+        scored = plan_scoring(configuration.scoring(configuration.input[0]))
         return ImageScoringPlan(configuration, head, None, scored)
     head.check_feature_set(configuration.profile.feature_set_id())
     featurizing = configuration.featurizing()
@@ -83,6 +84,8 @@ def run_image_scoring(job: ImageScoringPlan) -> dict[str, Any]:
 
 
 def _is_features(configuration: ImageScoringConfiguration) -> bool:
-    table = FeatureTable(configuration.input, configuration.storage)
+    if len(configuration.input) > 1:
+        return False
+    table = FeatureTable(configuration.input[0], configuration.storage)
     published = table.published()
     return bool(published) and table.facts(table.path, published[0]).get("table") == "features"

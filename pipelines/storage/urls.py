@@ -10,15 +10,12 @@ from pipelines.storage.uris import (
     S3_SCHEMES,
     ends_in_password,
     what_is_named,
-    without_secrets,
     without_signature,
     without_user,
 )
 
 _SCHEME = re.compile(r"\b([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _WORD = re.compile(r"\S*")
-
-public_uri = without_secrets
 
 
 def redact(text: str) -> str:

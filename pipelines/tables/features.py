@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from item.errors import UsageError
 from item.images.perturb import NONE
-from item.tables import Status, as_features, decoded, encoded
-from pipelines.runtime.progress import tell_retries
-from pipelines.runtime.stages import PENDING, SECONDS
-from pipelines.storage.access import Storage
-from pipelines.tables.provenance import with_part_facts
-from pipelines.tables.published import Part, PublishedTable, date_of, row_groups, write_part
-from pipelines.tables.row_keys import RowKeys
+from item.tables import KEYS_VERSION, Status, decoded, encoded
+from pipelines.storage.urls import join
+from pipelines.tables.parts import (
+    COUNTS,
+    FAILED,
+    KINDS,
+    PART,
+    REPEAT,
+    SUMS,
+    Facts,
+    occurrences_of,
+    row_counts,
+    scaled,
+    store,
+    summed,
+)
+from pipelines.tables.published import STAGING, PublishedTable, date_of, row_groups
+from pipelines.tables.row_keys import RowKeys, files_of, identities_of, states_of
 
-PART = "part"
-"""Begins the names of staged files of rows that are done."""
-REPEAT = "repeat"
-"""Begins the names of staged files of rows whose features are those of another row."""
+NAMES = ("uri", "input_version", "listed_in")
+"""Columns that say of which object a row is, and of which state of it."""
 
-Facts = dict[str, Any]
+IsGone = Callable[[Sequence[str], Sequence[str]], NDArray[np.bool_]]
+"""Says of rows, by the files of the input that they came from and their versions, whether these
+files are not there any more, or are others now."""
 
 
 class FeatureTable(PublishedTable):
@@ -44,6 +53,11 @@ class FeatureTable(PublishedTable):
         facts = self._published_facts()
         if not facts:
             return
+        if facts.get("keys_version") != KEYS_VERSION:
+            raise UsageError(
+                "The output was made by another version of this program, which names rows "
+                "otherwise: choose another output."
+            )
         found = facts["feature_set_id"]
         if found != wanted:
             raise UsageError(
@@ -57,58 +71,77 @@ class FeatureTable(PublishedTable):
                 f"them under '{perturbation}': choose another output."
             )
 
-    def keys(self, folder: str, path: str, but: Status | None = None) -> RowKeys:
-        """Keys of the input rows that a file holds, without those of a status."""
-        return RowKeys.of(self.keyed(folder, path, ["status"], but), date=date_of(path))
-
-    def keyed(
-        self, folder: str, path: str, columns: Sequence[str], but: Status | None = None
-    ) -> pa.Table:
-        """Some columns of a file's rows with ``uri`` and ``occurrence``."""
+    def keyed(self, folder: str, path: str, columns: Sequence[str] = ()) -> pa.Table:
+        """:data:`NAMES`, ``occurrence``, ``status`` and some columns of a file's rows."""
         with self.fs.open(posixpath.join(folder, path), "rb") as file:
             parquet = pq.ParquetFile(file)
-            rows = parquet.read(columns=["uri", *columns])
+            rows = parquet.read(columns=[*NAMES, "status", *columns])
             repeated = decoded(parquet.metadata.metadata)["occurrences"]
-        rows = rows.append_column("occurrence", _occurrences(repeated, len(rows)))
-        return rows if but is None else rows.filter(pc.not_equal(rows["status"], but))
+        return rows.append_column("occurrence", occurrences_of(repeated, len(rows)))
 
     def finished(self, work: str, dates: Sequence[str], overwrite: str = "nothing") -> RowKeys:
-        """Keys of all rows that need no reading: published, or staged by an earlier try.
+        """States of all rows that need no reading: published, or staged by an earlier try.
 
-        A killed try may have staged a part twice over, under two cuts of its rows; of
-        parts that share rows one is kept.
+        A row that failed is none of them, and neither is one whose object changed since.
 
         Parameters
         ----------
         work : the staging folder
         dates : nights of the published rows that matter
-        overwrite : published rows that do not count: ``nothing``, ``failed`` or ``all``
+        overwrite : with ``all``, published rows do not count
         """
-        keys = self.done(work, dates, overwrite)
-        repeats = (self.keys(self.staging(work), path) for path in self.staged(work, REPEAT))
-        return keys.union(*repeats)
+        return self._staged_states(work, REPEAT).union(self.done(work, dates, overwrite))
 
     def done(self, work: str, dates: Sequence[str], overwrite: str = "nothing") -> RowKeys:
         """As `finished`, without rows that wait for the features of another row."""
-        but = Status.FAILED if overwrite == "failed" else None
         published = [] if overwrite == "all" else self.published(dates)
-        keys = RowKeys().union(*(self.keys(self.path, path, but) for path in published))
+        states = [self._states(self.path, path, but=Status.FAILED) for path in published]
+        return self._staged_states(work, PART).union(*states)
+
+    def written(self, work: str, dates: Sequence[str], overwrite: str = "nothing") -> RowKeys:
+        """As `done`, with the rows that failed in this try."""
+        return self._staged_states(work, FAILED).union(self.done(work, dates, overwrite))
+
+    def gone(
+        self, dates: Sequence[str], is_gone: IsGone, replaced: RowKeys | None = None
+    ) -> dict[str, int]:
+        """Number of published rows whose files are not there any more, by night.
+
+        Parameters
+        ----------
+        dates, is_gone : as for :meth:`publish`
+        replaced : names of rows that are staged, which are not counted
+        """
+        numbers: Counter[str] = Counter()
+        for path in self.published(dates):
+            rows = self.keyed(self.path, path)
+            kept = _kept(rows, date_of(path), replaced or RowKeys(), None)
+            numbers[date_of(path)] += int(_gone(rows.filter(kept), is_gone).sum())
+        return {night: number for night, number in numbers.items() if number}
+
+    def prune(self, work: str, is_gone: IsGone) -> None:
+        """Take out of the staged rows what this try reads again.
+
+        These are rows that failed, rows whose files changed or went, and rows that a killed
+        try staged twice over, under two cuts.
+        """
         staging = self.staging(work)
-        parts = {path: self.keys(staging, path) for path in self.staged(work)}
-        together = keys.union(*parts.values())
-        if len(together) == len(keys) + sum(map(len, parts.values())):
-            return together
-        for path, more in parts.items():
-            together = keys.union(more)
-            if len(together) < len(keys) + len(more):
-                self.fs.rm_file(posixpath.join(staging, path))
-            else:
-                keys = together
-        return keys
+        for path in self.staged(work, FAILED):
+            self.fs.rm_file(posixpath.join(staging, path))
+        seen = RowKeys()
+        for kind in (PART, REPEAT):
+            for path in self.staged(work, kind):
+                rows = self.keyed(staging, path)
+                states = states_of(rows, date_of(path))
+                kept = ~(_gone(rows, is_gone) | seen.contains(states))
+                seen = seen.union(RowKeys(states))
+                if not kept.all():
+                    self._keep(staging, path, kind, kept)
 
     def drop_strays(self, work: str, known: Iterable[str]) -> None:
         """Remove staged parts that no finished task answers for."""
-        for path in set(self.staged(work)) - set(known):
+        there = {path for kind in KINDS for path in self.staged(work, kind)}
+        for path in there - set(known):
             self.fs.rm_file(posixpath.join(self.staging(work), path))
 
     def drop_repeats(self, work: str) -> None:
@@ -116,42 +149,68 @@ class FeatureTable(PublishedTable):
         for path in self.staged(work, REPEAT):
             self.fs.rm_file(posixpath.join(self.staging(work), path))
 
-    def publish(self, works: Sequence[str], run_id: str, keep: bool = True) -> list[str]:
+    def parts(self, work: str) -> list[str]:
+        """Paths of the staged files that are published, below the staging folder."""
+        return sorted([*self.staged(work, PART), *self.staged(work, FAILED)])
+
+    def publish(
+        self,
+        works: Sequence[str],
+        run_id: str,
+        dates: Sequence[str] = (),
+        is_gone: IsGone | None = None,
+    ) -> list[str]:
         """Put the staged rows of some pieces of work into their nights, one step a night.
 
-        A staged row takes the place of a published one with its key. A second try after a
+        A staged row takes the place of a published one with its name. A second try after a
         kill ends the same.
 
         Parameters
         ----------
         works : staging folders
         run_id : named in the files; their ``run`` says what this run brought
-        keep : whether other published rows of these nights stay
+        dates : nights out of which rows are taken whose files are gone
+        is_gone : which these are; none if not given
 
         Returns
         -------
         Paths of the nights' files.
         """
-        parts = [(self.staging(work), path) for work in works for path in self.staged(work)]
-        nights = sorted({date_of(path) for _, path in parts})
-        written = [
-            self._publish(night, [one for one in parts if date_of(one[1]) == night], run_id, keep)
-            for night in nights
-        ]
+        parts = [(self.staging(work), path) for work in works for path in self.parts(work)]
+        emptied = self.gone(dates, is_gone) if is_gone else {}
+        nights = sorted({date_of(path) for _, path in parts} | set(emptied))
+        written = []
+        for night in nights:
+            mine = [one for one in parts if date_of(one[1]) == night]
+            written.append(self._publish(night, mine, run_id, is_gone))
         for work in works:
             self.drop_staging(work)
         return written
 
+    def night_counts(self, night: str, parts: Sequence[tuple[str, str]], is_gone: IsGone) -> Facts:
+        """What :meth:`publish` would count in a night."""
+        facts = [self.facts(*part) for part in parts]
+        new = self._identities(parts)
+        for path in self.published([night]):
+            rows = self.keyed(self.path, path, ["error_code", "notes"])
+            facts.append(row_counts(rows.filter(_kept(rows, night, new, is_gone))))
+        return summed(facts)
+
     def _publish(
-        self, night: str, parts: Sequence[tuple[str, str]], run_id: str, keep: bool
+        self,
+        night: str,
+        parts: Sequence[tuple[str, str]],
+        run_id: str,
+        is_gone: IsGone | None,
     ) -> str:
         brought = summed(self.facts(*part) for part in parts)
-        new = RowKeys().union(*(self.keys(*part) for part in parts))
-        before = [(self.path, path) for path in self.published([night])] if keep else []
-        facts = summed([*(self.facts(*file) for file in before), brought])
+        new = self._identities(parts)
+        before = [(self.path, path) for path in self.published([night])]
+        stay = [self._staying(path, night, new, is_gone) for _, path in before]
+        facts = summed([*stay, brought])
         facts |= {"occurrences": {}, "statuses": {}, "error_codes": {}, "notes": {}}
-        rows = _counted(self._rows_of_night(before, new, parts), facts)
-        with self.fs.open(posixpath.join(*parts[0]), "rb") as file:
+        rows = _counted(self._rows_of_night(before, new, parts, is_gone), facts)
+        with self.fs.open(posixpath.join(*(parts or before)[0]), "rb") as file:
             schema = pq.read_schema(file)
         provenance = decoded(schema.metadata) | {"run_id": run_id}
         for name in ("occurrences", *COUNTS, *SUMS):
@@ -163,28 +222,79 @@ class FeatureTable(PublishedTable):
                 self.fs.rm_file(posixpath.join(self.path, old))
         return path
 
+    def _staying(self, path: str, night: str, new: RowKeys, is_gone: IsGone | None) -> Facts:
+        """What the rows of a published file took that stay."""
+        kept = _kept(self.keyed(self.path, path), night, new, is_gone)
+        return scaled(self.facts(self.path, path), pc.mean(kept).as_py() or 0.0)
+
+    def staged_names(self, work: str) -> RowKeys:
+        """Names of the rows of a piece of work that are published next."""
+        return self._identities([(self.staging(work), path) for path in self.parts(work)])
+
+    def _identities(self, files: Sequence[tuple[str, str]]) -> RowKeys:
+        hashes = [
+            RowKeys(identities_of(self.keyed(folder, path), date_of(path)))
+            for folder, path in files
+        ]
+        return RowKeys().union(*hashes)
+
+    def _states(self, folder: str, path: str, but: Status | None = None) -> RowKeys:
+        rows = self.keyed(folder, path)
+        if but is not None:
+            rows = rows.filter(pc.not_equal(rows["status"], but))
+        return RowKeys(states_of(rows, date_of(path)))
+
+    def _staged_states(self, work: str, kind: str) -> RowKeys:
+        staging = self.staging(work)
+        return RowKeys().union(*(self._states(staging, one) for one in self.staged(work, kind)))
+
+    def _keep(self, staging: str, path: str, kind: str, kept: NDArray[np.bool_]) -> None:
+        """Leave some rows of a staged file, none of which is none of the file."""
+        if kept.any():
+            with self.fs.open(posixpath.join(staging, path), "rb") as file:
+                parquet = pq.ParquetFile(file)
+                rows, facts = parquet.read(), decoded(parquet.metadata.metadata)
+            occurrences = occurrences_of(facts["occurrences"], len(rows)).filter(pa.array(kept))
+            metadata = {
+                key: value
+                for key, value in facts.items()
+                if key not in ("occurrences", *COUNTS, *SUMS)
+            }
+            rows = rows.filter(pa.array(kept)).replace_schema_metadata(None)
+            took = scaled(facts, float(kept.mean()))
+            store(
+                join(self.root, STAGING, posixpath.basename(staging)),
+                self.storage,
+                encoded(metadata),
+                (kind, date_of(path)),
+                rows,
+                occurrences.to_pylist(),
+                {name: took[name] for name in SUMS},
+            )
+        self.fs.rm_file(posixpath.join(staging, path))
+
     def _rows_of_night(
         self,
         before: Sequence[tuple[str, str]],
         new: RowKeys,
         parts: Sequence[tuple[str, str]],
+        is_gone: IsGone | None,
     ) -> Iterator[tuple[pa.Table, pa.Array]]:
-        """Rows and occurrences: of published files those whose key is not new, then all new."""
-        for files, replaced in ((before, new), (parts, RowKeys())):
+        """Rows and occurrences: of published files those that stay, then all new."""
+        for files, replaced, gone in ((before, new, is_gone), (parts, RowKeys(), None)):
             for folder, path in files:
                 with self.fs.open(posixpath.join(folder, path), "rb") as file:
                     parquet = pq.ParquetFile(file)
                     repeated = decoded(parquet.metadata.metadata)["occurrences"]
-                    occurrences = _occurrences(repeated, parquet.metadata.num_rows)
+                    occurrences = occurrences_of(repeated, parquet.metadata.num_rows)
                     first = 0
                     for rows in row_groups(parquet):
                         own = occurrences.slice(first, len(rows))
                         first += len(rows)
-                        kept = ~replaced.contains(
-                            [date_of(path)] * len(rows), rows["uri"].to_pylist(), own.to_pylist()
-                        )
-                        if kept.any():
-                            yield rows.filter(pa.array(kept)), own.filter(pa.array(kept))
+                        keyed = rows.append_column("occurrence", own)
+                        kept = _kept(keyed, date_of(path), replaced, gone)
+                        if kept.to_numpy(zero_copy_only=False).any():
+                            yield rows.filter(kept), own.filter(kept)
 
     def _published_facts(self) -> Facts:
         """Provenance of the published rows, which all share it; empty for an empty table."""
@@ -193,22 +303,16 @@ class FeatureTable(PublishedTable):
         return {}
 
 
-COUNTS = ("statuses", "error_codes", "notes")
-"""Facts of a file that count its rows."""
-SUMS = ("stage_seconds", "reused")
-"""Facts that say what its rows took: seconds by stage, and rows that were copied."""
+def _gone(rows: pa.Table, is_gone: IsGone) -> NDArray[np.bool_]:
+    return is_gone(files_of(rows), rows["input_version"].to_pylist())
 
 
-def summed(facts: Iterable[Facts]) -> Facts:
-    """Counts and sums of several files together."""
-    facts = list(facts)
-    totals: Facts = {}
-    for name in (*COUNTS, "stage_seconds"):
-        total: Counter[str] = Counter()
-        for one in facts:
-            total.update(one.get(name, {}))
-        totals[name] = dict(total)
-    return {**totals, "reused": sum(one.get("reused", 0) for one in facts)}
+def _kept(rows: pa.Table, night: str, replaced: RowKeys, is_gone: IsGone | None) -> pa.Array:
+    """Which rows stay: those that no new row replaces and whose files are there."""
+    kept = ~replaced.contains(identities_of(rows, night))
+    if is_gone is not None:
+        kept &= ~_gone(rows, is_gone)
+    return pa.array(kept)
 
 
 def _counted(rows: Iterable[tuple[pa.Table, pa.Array]], facts: Facts) -> Iterator[pa.Table]:
@@ -224,115 +328,3 @@ def _counted(rows: Iterable[tuple[pa.Table, pa.Array]], facts: Facts) -> Iterato
         first += len(table)
         facts |= {name: dict(total) for name, total in totals.items()}
         yield table
-
-
-class PartWriter:
-    """The last stage: writes a batch of finished rows and returns what it wrote.
-
-    Parameters
-    ----------
-    folder : the staging folder, on a file system that every worker reaches
-    dimensions : of the embeddings
-    metadata : provenance of every file
-    tally : handle of a :class:`pipelines.runtime.progress.Tally` that hears of repeated requests
-    """
-
-    def __init__(
-        self,
-        url: str,
-        storage: Storage,
-        dimensions: int,
-        metadata: Mapping[str, str],
-        tally: Any = None,
-    ) -> None:
-        self.tally = tally
-        self.url = url
-        self.storage = storage
-        self.dimensions = dimensions
-        self.metadata = metadata
-        self.__name__ = "Write"
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        waiting = pc.equal(table["status"], PENDING)
-        kinds = {PART: table.filter(pc.invert(waiting)), REPEAT: table.filter(waiting)}
-        parts = [
-            asdict(self._write(kind, date, rows))
-            for kind, some in kinds.items()
-            for date, rows in _by_date(some)
-        ]
-        tell_retries(self.tally)
-        return pa.Table.from_pylist(parts)
-
-    def _write(self, kind: str, date: str, rows: pa.Table) -> Part:
-        features = as_features(rows, self.dimensions)
-        seconds = {
-            name.removeprefix(SECONDS): float(pc.sum(rows[name]).as_py() or 0.0)
-            for name in rows.column_names
-            if name.startswith(SECONDS)
-        }
-        facts = {"stage_seconds": seconds, "reused": 0}
-        return self.store(kind, date, features, rows["occurrence"].to_pylist(), facts)
-
-    def store(
-        self, kind: str, date: str, features: pa.Table, occurrences: list[int], facts: Facts
-    ) -> Part:
-        """Write rows that have the table's schema already, with what they took."""
-        uris = features["uri"].to_pylist()
-        repeated = {str(row): number for row, number in enumerate(occurrences) if number}
-        own = {"occurrences": repeated, **row_counts(features), **facts}
-        features = features.replace_schema_metadata(with_part_facts(self.metadata, own))
-        name = f"date={date}/{kind}-{_digest_of_keys(uris, occurrences)}.parquet"
-        return write_part(self.url, self.storage, name, features)
-
-
-class WorkWriter:
-    """Writes rows of several pieces of work, each where it belongs.
-
-    Parameters
-    ----------
-    writers : by the name of the work, which the column ``work`` says of each row
-    """
-
-    def __init__(self, writers: Mapping[str, PartWriter]) -> None:
-        self.writers = writers
-        self.__name__ = "Write"
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        parts = []
-        for work in pc.unique(table["work"]).to_pylist():
-            written = self.writers[work](table.filter(pc.equal(table["work"], work)))
-            parts += [part | {"work": work} for part in written.to_pylist()]
-        return pa.Table.from_pylist(parts)
-
-
-def row_counts(rows: pa.Table) -> dict[str, dict[str, int]]:
-    """How many rows have each status, error code and note."""
-    notes = rows["notes"].combine_chunks().flatten().drop_null()
-    return {
-        "statuses": _value_counts(rows["status"]),
-        "error_codes": _value_counts(rows["error_code"].drop_null()),
-        "notes": _value_counts(notes),
-    }
-
-
-def _value_counts(values: pa.ChunkedArray | pa.Array) -> dict[str, int]:
-    return {one["values"]: one["counts"] for one in pc.value_counts(values).to_pylist()}
-
-
-def _occurrences(repeated: Mapping[str, int], rows: int) -> pa.Array:
-    numbers = np.zeros(rows, np.int32)
-    for row, number in repeated.items():
-        numbers[int(row)] = number
-    return pa.array(numbers)
-
-
-def _by_date(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    for date in pc.unique(table["date"]).to_pylist():
-        yield date, table.filter(pc.equal(table["date"], date))
-
-
-def _digest_of_keys(uris: Iterable[str], occurrences: Iterable[int]) -> str:
-    digest = hashlib.sha256()
-    for uri, occurrence in zip(uris, occurrences, strict=True):
-        digest.update(f"{occurrence}\0{uri}\0".encode())
-    return digest.hexdigest()[:20]

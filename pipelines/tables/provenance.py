@@ -9,7 +9,7 @@ from typing import Any
 
 from item.images.perturb import NONE
 from item.profiles import Profile
-from item.tables import SCHEMA_VERSION, encoded
+from item.tables import KEYS_VERSION, SCHEMA_VERSION, encoded
 from item.version import __version__, source_commit
 
 _PACKAGES = ("ray", "torch", "transformers", "spacy", "pyarrow", "pillow", "numpy", "timm")
@@ -29,6 +29,7 @@ def provenance(profile: Profile, run_id: str, perturbation: str = NONE) -> dict[
         {
             "table": "features",
             "schema_version": SCHEMA_VERSION,
+            "keys_version": KEYS_VERSION,
             "feature_set_id": profile.feature_set_id(),
             "dimensions": profile.dimensions,
             "profile": profile.name,

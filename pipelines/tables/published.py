@@ -147,8 +147,10 @@ class PublishedTable:
 
     def manifests(self, suffix: str) -> list[dict[str, Any]]:
         """Manifests of published runs whose ids end so, oldest first."""
-        pattern = posixpath.join(self.path, RUNS, f"*-{suffix}.json")
-        found = [json.loads(self.fs.cat_file(path)) for path in sorted(self.fs.glob(pattern))]
+        folder = posixpath.join(self.path, RUNS)
+        there = sorted(self.fs.ls(folder, detail=False)) if self.fs.exists(folder) else []
+        ours = [path for path in there if path.endswith(f"-{suffix}.json")]
+        found = [json.loads(self.fs.cat_file(path)) for path in ours]
         return [manifest for manifest in found if manifest["outcome"] == "published"]
 
     def write_run(self, run_id: str, manifest: Mapping[str, Any], configuration: str) -> str:

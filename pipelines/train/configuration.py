@@ -9,19 +9,19 @@ from pydantic import Field, model_validator
 
 from item.heads.settings import HeadSettings
 from item.statistics.calibration import OperatingPoints
-from pipelines.configuration import RayJobConfiguration, resolved
+from pipelines.configuration import Place, Places, RayJobConfiguration, resolved
 
 
 class TrainConfiguration(RayJobConfiguration):
     """Everything that ``jobs/train.py`` does, and nothing else."""
 
-    features: tuple[str, ...] = Field(min_length=1)
+    features: Places = Field(min_length=1)
     """Features tables: folders, ``s3://`` prefixes or Parquet files."""
-    output: str = Field(min_length=1)
+    output: Place = Field(min_length=1)
     """Folder or ``s3://`` prefix of the head; with several machines one that all reach."""
     overwrite: bool = False
     """Whether a head that is there may be replaced."""
-    metadata: str | None = None
+    metadata: Place | None = None
     """Parquet with ``uri`` and ``group_column``."""
     group_column: str | None = None
     """Rows that are equal in it, such as in their prompt, stay on one side of the split."""

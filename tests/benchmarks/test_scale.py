@@ -22,7 +22,7 @@ from pipelines.runtime.stages import run_stage, workers
 def test_cheap_members_give_features_of_the_usual_kind(tmp_path: Path):
     profile = load_profile(str(cheap_profile(tmp_path / "cheap.yaml")))
     profile.check_models()
-    rows = [InputRow(f"{n}.jpg", date="", bytes=generated(n, SMALL)).as_dict() for n in range(4)]
+    rows = [InputRow(f"{n}.jpg", "", "", bytes=generated(n, SMALL)).as_dict() for n in range(4)]
     table = pa.Table.from_pylist(rows, schema=IMAGES)
     for stage in stages(profile):
         stage.set_up()

@@ -57,10 +57,10 @@ def test_command_explains_a_photograph_with_the_shipped_head(folder: Path) -> No
     found: dict[str, Any] = json.loads(text)
     lines = result.stdout.splitlines()
     assert lines[0] == found["sentence"]
-    assert "picture    [red]cat[-].jpg" in lines
+    assert f"picture    {folder}/[red]cat[-].jpg" in lines
     assert lines[-1] == f"Saved: explanation/{image_id(CAT)[:16]}.png"
     assert 0 < found["score"] < 1
-    assert found["uri"] == "[red]cat[-].jpg"
+    assert found["uri"] == f"{folder}/[red]cat[-].jpg"
     with PIL.Image.open(saved(output, CAT, "png")) as picture:
         assert picture.width >= 640
 

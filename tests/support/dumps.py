@@ -15,7 +15,7 @@ from item.tables import IMAGES
 from pipelines.input.plan import InputOptions, InputPlan, plan
 from pipelines.input.reading import piece_reader
 from pipelines.storage.access import Storage
-from pipelines.tables.row_keys import RowChoice, RowKeys
+from pipelines.tables.row_keys import RowChoice, RowKeys, states
 
 TODAY = date(2026, 1, 31)
 
@@ -25,7 +25,7 @@ Rows = list[dict[str, Any]]
 
 
 def planned(path: object, **options: Any) -> InputPlan:
-    return plan(str(path), InputOptions(**options), STORAGE, TODAY)
+    return plan([str(path)], InputOptions(**options), STORAGE, TODAY)
 
 
 def rows_of(
@@ -73,8 +73,9 @@ def parquet_of(columns: dict[str, Any], **options: Any) -> bytes:
 
 def prefix(root: str) -> str:
     """What stands before a file's name in its URI."""
-    return f"{root}/" if root.startswith("s3://") else ""
+    return f"{root}/"
 
 
 def keys_of(rows: Rows) -> RowKeys:
-    return RowKeys.of(pa.Table.from_pylist(rows, schema=IMAGES))
+    columns = ("date", "uri", "occurrence", "input_version")
+    return RowKeys(states(*([row[name] for row in rows] for name in columns)))

@@ -12,11 +12,14 @@ from pipelines.runtime.stages import SECONDS
 
 DIMENSIONS = 4
 NIGHT = "2026-01-30"
+VERSION = "1-mark"
 
 COLUMNS = sorted(
     [
         "image_id",
         "uri",
+        "input_version",
+        "listed_in",
         "source",
         "date",
         "status",
@@ -54,7 +57,8 @@ def done(*uris: str, date: str | list[str] = NIGHT, **columns: Any) -> pa.Table:
     names = {field.name for field in FEATURES}
     rows: list[dict[str, Any]] = []
     for number, uri in enumerate(uris):
-        row: dict[str, Any] = {"uri": uri, "occurrence": uris[:number].count(uri)}
+        row: dict[str, Any] = {"uri": uri, "input_version": VERSION}
+        row["occurrence"] = uris[:number].count(uri)
         row |= {"date": date if isinstance(date, str) else date[number], SECONDS + "decode": 0.5}
         if "bad" in uri:
             row |= {"status": "rejected", "error_code": "truncated", "error_message": "It ends."}

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from item.tables import SCHEMA_VERSION
+from item.tables import KEYS_VERSION, SCHEMA_VERSION, encoded
 from tests.item.heads.examples import FEATURE_SET
 
 
@@ -16,7 +16,13 @@ def write_features(
     path: Path, table: pa.Table, feature_set: str = FEATURE_SET, **options: Any
 ) -> str:
     """A features table of one file; returns its root."""
-    facts = {"item.feature_set_id": f'"{feature_set}"', "item.schema_version": str(SCHEMA_VERSION)}
+    facts = encoded(
+        {
+            "feature_set_id": feature_set,
+            "schema_version": SCHEMA_VERSION,
+            "keys_version": KEYS_VERSION,
+        }
+    )
     file = path / "date=2026-01-30" / "part-0.parquet"
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table.replace_schema_metadata(facts), file, **options)

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from item.errors import UsageError
 from item.images.perturb import NONE, STANDARD, Perturbation
 from item.settings import overridden, validated
-from pipelines.configuration import read_settings
+from pipelines.configuration import Place, Places, read_settings
 from pipelines.featurize.configuration import FeaturizeConfiguration
 from pipelines.featurize.configuration import resolve as resolve_featurizing
 from pipelines.input.sample import Sampling
@@ -24,7 +24,7 @@ FEATURES = "features"
 class RobustnessConfiguration(FeaturizeConfiguration):
     """Everything that ``jobs/robustness.py`` does: what featurizing needs, and more."""
 
-    heads: tuple[str, ...] = Field(min_length=1)
+    heads: Places = Field(min_length=1)
     """Folders or ``s3://`` prefixes of trained heads."""
     perturbations: tuple[str, ...] = STANDARD
     """What is done to the images, such as ``jpeg-75`` or ``resize-0.5+jpeg-75``; the unchanged
@@ -37,7 +37,7 @@ class RobustnessConfiguration(FeaturizeConfiguration):
     """Generators to draw generated images from."""
     sources: tuple[str, ...] = ()
     """Sources to draw real images from."""
-    metadata: str | None = None
+    metadata: Place | None = None
     """Parquet with ``uri`` and ``group_column``."""
     group_column: str | None = None
     """Images that are equal in it, such as in their prompt, are drawn together."""
@@ -81,7 +81,7 @@ class RobustnessConfiguration(FeaturizeConfiguration):
         if self.images is None:
             return None
         return Sampling(
-            input=normalise(self.input),
+            inputs=tuple(map(normalise, self.input)),
             images=self.images,
             seed=self.seed,
             generators=self.generators,
@@ -94,7 +94,7 @@ class RobustnessConfiguration(FeaturizeConfiguration):
         values["output"] = join(self.output, FEATURES, perturbation)
         values["perturbation"] = perturbation
         if self.images is not None:
-            values["input"] = join(self.output, SAMPLE)
+            values["input"] = (join(self.output, SAMPLE),)
             values["reading"] = self.reading.model_copy(update={"kind": "parquet"})
         return validated(FeaturizeConfiguration, values, "configuration")
 

@@ -89,7 +89,7 @@ class RobustnessPlan:
         """The plan as ``--dry-run`` prints it."""
         configuration = self.configuration
         return {
-            "input": redact(configuration.input),
+            "input": [redact(one) for one in configuration.input],
             "sample": "all of the input" if self.sample is None else counted_origins(self.sample),
             "perturbations": list(self.perturbations),
             "heads": {name: head.head_id for name, head in self.heads.items()},
@@ -210,7 +210,8 @@ def _about(plan: RobustnessPlan, clean: pd.DataFrame, command: str) -> dict[str,
     configuration, sampling = plan.configuration, plan.configuration.sampling()
     sample = None
     if sampling is not None:
-        sample = sampling.model_dump(mode="json") | {"input": redact(configuration.input)}
+        inputs = [redact(one) for one in configuration.input]
+        sample = sampling.model_dump(mode="json") | {"inputs": inputs}
     return {
         "command": command,
         "feature_set_id": configuration.profile.feature_set_id(),

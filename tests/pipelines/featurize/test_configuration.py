@@ -1,6 +1,7 @@
 """Where a value of the configuration comes from, and what is refused."""
 
 import datetime
+from pathlib import Path
 
 import pytest
 import yaml
@@ -39,20 +40,23 @@ def test_defaults_hold_where_nothing_is_said():
 
 def test_the_file_replaces_defaults(file):
     found = resolve(file({**OPTIONS, "rows_per_part": 7, "storage": {"retries": 1}}), {}, {})
-    assert (found.input, found.rows_per_part, found.storage.retries) == ("dump", 7, 1)
+    assert found.input == (str(Path.cwd() / "dump"),)
+    assert (found.rows_per_part, found.storage.retries) == (7, 1)
 
 
 def test_options_replace_the_file(file):
     path = file({**OPTIONS, "rows_per_part": 7})
     found = resolve(path, {"input": "other", "output": None, "profile": None}, {})
-    assert (found.input, found.output, found.rows_per_part) == ("other", "features", 7)
+    here = Path.cwd()
+    assert (found.input, found.output) == ((str(here / "other"),), str(here / "features"))
+    assert found.rows_per_part == 7
 
 
 def test_set_replaces_everything(file):
     path = file({**OPTIONS, "rows_per_part": 7, "storage": {"retries": 1, "read_timeout": 3}})
     settings = {"rows_per_part": 8, "storage.retries": 2, "input": "third"}
     found = resolve(path, {"input": "other"}, settings)
-    assert (found.input, found.rows_per_part) == ("third", 8)
+    assert (found.input, found.rows_per_part) == ((str(Path.cwd() / "third"),), 8)
     assert (found.storage.retries, found.storage.read_timeout) == (2, 3)
 
 
@@ -125,8 +129,10 @@ def test_the_resolved_configuration_written_and_read_again_is_equal(tmp_path, se
             {"perturbation": "webp-80", "profile.decoding.formats": ["PNG"]},
             r"'webp-80' writes WEBP, which profile\.decoding\.formats leaves out",
         ),
-        ({"input": ""}, "'input' .* at least 1 character"),
-        ({"input": 5}, "'input' .* valid string"),
+        ({"input": ()}, "'input' .* at least 1 item"),
+        ({"input": ""}, "'input.0' .* empty"),
+        ({"input": 5}, "'input' .* valid tuple"),
+        ({"output": ""}, "'output' .* at least 1 character"),
         ({"input.date": 5}, "'input.date' cannot be set"),
         ({"profile": "maxi"}, "There is no profile 'maxi'"),
         ({"profile": None}, "The profile must be a mapping"),

@@ -30,7 +30,7 @@ CAPTION = "a man in a yellow jacket with a dog"
 def featurized(profile: Profile, captions: list[str] | None = None) -> list[dict[str, Any]]:
     """Rows of two photographs."""
     rows = [
-        InputRow(name, date="", bytes=data, captions=captions).as_dict()
+        InputRow(name, "", "", bytes=data, captions=captions).as_dict()
         for name, data in FILES.items()
     ]
     table = pa.Table.from_pylist(rows, schema=IMAGES)

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from pipelines.featurize.reuse import Copier, ImageIndex, Register, _find, _halves, seen_before
 from pipelines.storage.access import Storage
 from pipelines.storage.urls import join
-from pipelines.tables.features import FeatureTable, PartWriter
+from pipelines.tables.features import FeatureTable
+from pipelines.tables.parts import FAILED, PART, PartWriter
 from pipelines.tables.published import STAGING
 from tests.support.feature_rows import DIMENSIONS, NIGHT, done
 
@@ -99,7 +100,8 @@ def test_index_holds_what_bytes_decide_and_no_passing_failure(tmp_path: Path) ->
     rows = done("a", "bad", "failed", "bad none", image_id=ids, status=status)
     writer(str(tmp_path))(rows)
     table = FeatureTable(str(tmp_path), STORAGE)
-    index = ImageIndex.of(table, [(table.staging(WORK), path) for path in table.staged(WORK)])
+    staged = [path for kind in (PART, FAILED) for path in table.staged(WORK, kind)]
+    index = ImageIndex.of(table, [(table.staging(WORK), path) for path in staged])
     assert (index.find([one for one in ids if one]) >= 0).tolist() == [True, True, False]
 
 
@@ -129,6 +131,8 @@ def test_copied_row_keeps_its_own_names_and_takes_the_features(tmp_path: Path) -
     rows = pa.table(
         {
             "uri": ["again c", "again bad", "again a"],
+            "input_version": ["1", "2", "3"],
+            "listed_in": ["t", None, None],
             "source": ["s", "s", None],
             "label": pa.array([1, None, 0], pa.int8()),
             "generator": ["g", None, None],

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from pipelines.featurize.error_rate import ErrorRateError, too_many_errors
 from pipelines.featurize.plan import plan_featurizing
 from pipelines.featurize.run import run_featurizing
 from pipelines.storage.access import Storage
-from pipelines.tables.features import PartWriter
+from pipelines.tables.parts import PartWriter
 from pipelines.tables.provenance import provenance
 from pipelines.tables.published import STAGING
 from tests.support.dumps import make, parquet_of
@@ -65,11 +67,12 @@ def files(folder: Path) -> dict[str, tuple[str, int]]:
     }
 
 
-def outcomes(output: object) -> dict[str, str]:
-    """What became of each URI; fails if one comes twice."""
+def outcomes(output: object, below: object) -> dict[str, str]:
+    """What became of each URI, named below an input; fails if one comes twice."""
     frame = pd.read_parquet(str(output))
-    assert frame["uri"].is_unique
-    return dict(zip(frame["uri"], frame["error_code"].fillna("ok"), strict=True))
+    assert frame["uri"].is_unique and frame["uri"].str.startswith(f"{below}/").all()
+    names = frame["uri"].str.removeprefix(f"{below}/")
+    return dict(zip(names, frame["error_code"].fillna("ok"), strict=True))
 
 
 @pytest.fixture
@@ -200,7 +203,7 @@ def finished(ray_cluster: None, tmp_path_factory: Any) -> Finished:
 def test_every_file_is_a_row_with_its_outcome(finished: Finished) -> None:
     frame = pd.read_parquet(finished.output)
     assert sorted(frame.columns) == COLUMNS
-    assert outcomes(finished.output) == {
+    assert outcomes(finished.output, finished.dump) == {
         **dict.fromkeys(GOOD, "ok"),
         "empty.jpg": "empty_file",
         "cut.jpg": "truncated",
@@ -210,7 +213,8 @@ def test_every_file_is_a_row_with_its_outcome(finished: Finished) -> None:
 
 
 def test_rows_are_those_of_the_featurizer_without_ray(finished: Finished) -> None:
-    published = {row["uri"]: row for row in pd.read_parquet(finished.output).to_dict("records")}
+    records = pd.read_parquet(finished.output).to_dict("records")
+    published = {Path(row["uri"]).name: row for row in records}
     table = Featurizer(load_profile("mini")).featurize(list(DUMP.values()), list(DUMP))
     for row in table.to_pandas().to_dict("records"):
         expected = published[row["uri"]]
@@ -264,7 +268,7 @@ def test_manifest_tells_speeds_memory_and_models(finished: Finished) -> None:
     assert manifest["models"] == profile.revisions()
     assert manifest["feature_set_id"] == profile.feature_set_id()
     assert {"item", "python", "ray", "torch", "pillow"} <= set(manifest["versions"])
-    assert manifest["input"]["kind"] == "images" and manifest["input"]["rows"] == len(DUMP)
+    assert manifest["input"]["kinds"] == ["images"] and manifest["input"]["rows"] == len(DUMP)
 
 
 def test_manifest_is_written_beside_the_configuration_that_made_it(finished: Finished) -> None:
@@ -295,18 +299,62 @@ def test_other_resources_are_the_same_work(finished: Finished) -> None:
 def test_of_a_night_that_grew_only_new_files_are_computed(
     finished: Finished, tmp_path: Path
 ) -> None:
-    dump, output = tmp_path / "dump", tmp_path / "features"
-    shutil.copytree(finished.dump, dump)
+    output = tmp_path / "features"
     shutil.copytree(finished.output, output)
     before = files(output)
-    make(dump, {"new.png": encode(flat(), "PNG"), "new-empty.png": b""})
-    manifest = run(dump, output)
+    new = {"new.png": encode(flat(), "PNG"), "new-empty.png": b""}
+    with changed(finished.dump, new):
+        manifest = run(finished.dump, output)
     assert manifest["rows_computed"] == manifest["rows"]["total"] == 2
     assert manifest["rows"]["done_before"] == len(DUMP)
     assert {n for n in before if "date=" in n} == {n for n in files(output) if "date=" in n}
-    found = outcomes(output)
+    found = outcomes(output, finished.dump)
     assert len(found) == len(DUMP) + 2
     assert (found["new.png"], found["new-empty.png"]) == ("ok", "empty_file")
+
+
+def test_file_that_was_mended_is_read_again_and_one_that_went_leaves_the_night(
+    finished: Finished, tmp_path: Path
+) -> None:
+    output = tmp_path / "features"
+    shutil.copytree(finished.output, output)
+    mended = {"cut.jpg": encode(flat(), "PNG"), "empty.jpg": None}
+    with changed(finished.dump, mended):
+        manifest = run(finished.dump, output)
+        assert manifest["rows_computed"] == 1 and manifest["rows"]["taken_out"] == 1
+        assert run(finished.dump, output)["outcome"] == "nothing_to_do"
+    assert outcomes(output, finished.dump) == {**dict.fromkeys(GOOD, "ok"), "cut.jpg": "ok"}
+
+
+def test_another_folder_with_the_same_names_joins_the_table(
+    finished: Finished, tmp_path: Path
+) -> None:
+    output = tmp_path / "features"
+    shutil.copytree(finished.output, output)
+    shutil.copytree(finished.dump, tmp_path / "other")
+    (tmp_path / "other" / "cut.jpg").write_bytes(b"")
+    manifest = run(tmp_path / "other", output)
+    assert manifest["rows"]["total"] == len(DUMP) and manifest["rows"]["taken_out"] == 0
+    frame = pd.read_parquet(output)
+    assert len(frame) == frame["uri"].nunique() == 2 * len(DUMP)
+    assert run(finished.dump, output)["outcome"] == "nothing_to_do"
+
+
+@contextmanager
+def changed(dump: Path, content: dict[str, bytes | None]) -> Iterator[None]:
+    """Files of a dump with other content, or none, until the block ends."""
+    before = {name: (dump / name).read_bytes() for name in content if (dump / name).exists()}
+    times = {name: (dump / name).stat().st_mtime_ns for name in before}
+    try:
+        for name, data in content.items():
+            (dump / name).unlink(missing_ok=True) if data is None else make(dump, {name: data})
+        yield
+    finally:
+        for name in content:
+            (dump / name).unlink(missing_ok=True)
+        make(dump, before)
+        for name, when in times.items():
+            os.utime(dump / name, ns=(when, when))
 
 
 @pytest.mark.usefixtures("forbidden")
@@ -317,7 +365,7 @@ def test_kill_between_publishing_and_the_manifest_leaves_a_night_that_can_be_run
     shutil.copytree(finished.output, output)
     shutil.rmtree(output / "_runs")
     run(finished.dump, output)
-    assert len(outcomes(output)) == len(DUMP)
+    assert len(outcomes(output, finished.dump)) == len(DUMP)
     after = files(output)
     assert run(finished.dump, output)["outcome"] == "nothing_to_do"
     assert files(output) == after
@@ -346,10 +394,10 @@ def tables(ray_cluster: None, tmp_path_factory: Any) -> Finished:
 
 
 def rows_of(output: Path, uri: str) -> list[tuple[str, str]]:
-    """Date and outcome of each row of a URI."""
+    """Date and outcome of each row of a URI in a table of the dump."""
     frame = pd.read_parquet(output)
     assert sorted(frame.columns) == COLUMNS
-    rows = frame[frame["uri"] == uri]
+    rows = frame[frame["uri"] == os.path.normpath(output.parent / "dump" / uri)]
     return sorted(zip(rows["date"].astype(str), rows["error_code"].fillna("ok"), strict=True))
 
 
@@ -371,7 +419,11 @@ def test_named_pictures_are_read_and_each_failure_is_a_row(tables: Finished) -> 
 
 
 def test_labels_and_generators_come_through(tables: Finished) -> None:
-    frame = pd.read_parquet(tables.output).set_index("uri")
+    frame = pd.read_parquet(tables.output)
+    frame.index = [os.path.relpath(uri, tables.dump) for uri in frame["uri"]]
+    assert set(frame["listed_in"]) == {
+        f"{tables.dump}/{name}.parquet" for name in ("names", "pictures")
+    }
     first, second = list(GOOD)[:2]
     assert set(frame.loc[first, "label"]) == {1} and frame.loc[second, "label"] == 0
     assert set(frame.loc[first, "generator"]) == {"a model"}
@@ -432,12 +484,11 @@ def test_higher_limit_publishes_what_was_stopped_and_computes_nothing_again(
     manifest = run(source, output, max_error_rate=0.75)
     assert manifest["outcome"] == "published" and not manifest.get("rows_computed")
     assert manifest["rows"]["total"] == 4
-    night = f"{source}/date={NIGHT}"
-    assert outcomes(output) == {
-        f"{night}/a.jpg": "empty_file",
-        f"{night}/b.jpg": "empty_file",
-        f"{night}/c.jpg": "not_an_image",
-        f"{night}/d.png": "ok",
+    assert outcomes(output, f"{source}/date={NIGHT}") == {
+        "a.jpg": "empty_file",
+        "b.jpg": "empty_file",
+        "c.jpg": "not_an_image",
+        "d.png": "ok",
     }
     for one in manifest["files"]:
         data = read(s3, f"features/{one['path']}")

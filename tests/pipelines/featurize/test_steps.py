@@ -96,7 +96,7 @@ def through(method: list[Stage], images: pa.Table, batch_size: int) -> pa.Table:
 
 
 def by_name(table: pa.Table) -> dict[str, dict[str, Any]]:
-    found = {row["uri"].removesuffix(".jpg"): row for row in table.to_pylist()}
+    found = {Path(row["uri"]).stem: row for row in table.to_pylist()}
     assert len(found) == len(table)
     return found
 
@@ -165,6 +165,8 @@ def test_rows_carry_nothing_that_the_table_does_not_need(
 
 # Without stages
 
+OF_THE_INPUT = ("source", "input_version")
+
 
 def test_featurizer_gives_the_rows_of_the_stages(
     ready: list[Stage], images: pa.Table, profile: Profile
@@ -172,7 +174,7 @@ def test_featurizer_gives_the_rows_of_the_stages(
     """The same values to the last bit where the same pictures go through a model together."""
     assert len(images) <= profile.resources.embed.batch_size
     by_stages = as_features(through(ready, images, len(images)), profile.dimensions)
-    columns = [name for name in by_stages.column_names if name != "source"]
+    columns = [name for name in by_stages.column_names if name not in OF_THE_INPUT]
     found = Featurizer(profile).featurize(images["bytes"].to_pylist(), images["uri"].to_pylist())
     assert found.schema.equals(by_stages.schema)
     assert found.select(columns).equals(by_stages.select(columns))

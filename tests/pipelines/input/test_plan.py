@@ -33,7 +33,7 @@ def test_row_groups_are_pieces_and_rows_keep_their_order(tmp_path: Path) -> None
     assert [row["bytes"].decode() for row in rows_of(whole)] == uris
     split = planned(tmp_path / "uris", rows_per_task=25)
     assert len(split.pieces) > 2
-    assert [row["uri"] for row in rows_of(split)] == uris
+    assert [row["uri"] for row in rows_of(split)] == [f"{tmp_path}/uris/{uri}" for uri in uris]
 
 
 def test_a_file_that_is_no_parquet_is_named(store) -> None:
@@ -45,8 +45,11 @@ def test_a_file_that_is_no_parquet_is_named(store) -> None:
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ({"a.txt": b"", "b.csv": b""}, r"no image files there \(left out: 1 .csv, 1 .txt\)"),
-        ({"a.jpg": b"", "t.parquet": b""}, "1 image files and 1 Parquet files: set the input's"),
+        ({"a.txt": b"", "b.md": b""}, r"no image files there \(left out: 1 .md, 1 .txt\)"),
+        (
+            {"a.jpg": b"", "t.parquet": b""},
+            "1 image files and 1 Parquet files: say which is meant with --set reading.kind=images",
+        ),
         ({".a.jpg": b""}, "left out: 1 hidden"),
     ],
 )

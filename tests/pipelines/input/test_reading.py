@@ -16,6 +16,7 @@ from item.errors import UsageError
 from item.tables import IMAGES
 from pipelines.input import reading
 from pipelines.input.reading import Reading, count_left, read
+from pipelines.input.table_files import ParquetTable
 from pipelines.input.tars import Tar
 from pipelines.tables.row_keys import RowKeys
 from tests.support.dumps import (
@@ -96,13 +97,13 @@ def test_links_that_lead_out_and_files_that_vanish_cost_one_row(tmp_path: Path) 
     found = planned(tmp_path / "in")
     (tmp_path / "in" / "gone.jpg").unlink()
     assert outcome(rows_of(found)) == {
-        "a.jpg": None,
-        "alias.jpg": None,
-        "link.jpg": "uri_outside_root",
-        "gone.jpg": "uri_not_found",
-        "nowhere.jpg": "uri_not_found",
+        f"{tmp_path}/in/a.jpg": None,
+        f"{tmp_path}/in/alias.jpg": None,
+        f"{tmp_path}/in/link.jpg": "uri_outside_root",
+        f"{tmp_path}/in/gone.jpg": "uri_not_found",
+        f"{tmp_path}/in/nowhere.jpg": "uri_not_found",
     }
-    assert found.ignored == {"linked folders": 1, "special files": 1}
+    assert found.ignored == {"linked folders that lead out of the input": 1, "special files": 1}
 
 
 def test_file_names_that_are_not_text_are_read_and_shown(tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_file_names_that_are_not_text_are_read_and_shown(tmp_path: Path) -> None
     with open(name, "wb") as file:
         file.write(b"x")
     (row,) = rows_of(planned(tmp_path))
-    assert (row["uri"], row["bytes"]) == ("caf\\xe9.jpg", b"x")
+    assert (row["uri"], row["bytes"]) == (f"file://{tmp_path}/caf%E9.jpg", b"x")
 
 
 def test_a_file_named_like_a_url_is_only_a_file(tmp_path: Path) -> None:
@@ -217,7 +218,8 @@ def test_null_bytes_fall_back_to_the_uri(store) -> None:
 
 
 def test_tables_show_no_credentials_of_uris(tmp_path: Path) -> None:
-    uris = ["https://u:hunter2@h/a.jpg?id=1", "https://h/b.jpg?X-Amz-Signature=hunter2"]
+    signed = "X-Amz-Credential=x&X-Amz-Signature=hunter2"
+    uris = ["https://u:hunter2@h/a.jpg?id=1", f"https://h/b.jpg?{signed}"]
     make(tmp_path, {"t.parquet": parquet_of({"uri": uris})})
     rows = rows_of(planned(tmp_path))
     assert "hunter2" not in repr(rows)
@@ -237,7 +239,7 @@ def test_damaged_pages_cost_the_rows_in_them_by_name(tmp_path: Path) -> None:
     place = data.index(pictures[40])
     make(tmp_path, {"t.parquet": data[:place] + b"\xff" * 40_000 + data[place + 40_000 :]})
     rows = rows_of(planned(tmp_path))
-    assert [row["uri"] for row in rows] == uris
+    assert [row["uri"] for row in rows] == [f"{tmp_path}/{uri}" for uri in uris]
     first = next(number for number, row in enumerate(rows) if row["error_code"])
     assert 0 < first <= 40
     assert [row["bytes"] for row in rows[:first]] == pictures[:first]
@@ -284,7 +286,7 @@ def test_each_row_comes_once_with_its_occurrence_and_resume_gives_the_rest(
         make(root, {f"{number}.parquet": parquet_of(columns, row_group_size=3)})
         for (uri, day), picture in zip(rows, pictures, strict=True):
             key = (uri, day or "2026-01-31")
-            expected.append((key[1], uri, seen[key], None if seen[key] else picture))
+            expected.append((key[1], f"{root}/{uri}", seen[key], None if seen[key] else picture))
             seen[key] += 1
     found = planned(root, rows_per_task=4)
 
@@ -311,9 +313,11 @@ def test_finished_rows_are_not_fetched(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(
         reading, "fetch", lambda place, *rest: fetched.append(place) or original(place, *rest)
     )
-    assert [row["uri"] for row in rows_of(found, RowKeys.of(everything[:2]))] == ["c.jpg"]
+    assert [row["uri"] for row in rows_of(found, keys_of(everything[:2].to_pylist()))] == [
+        f"{tmp_path}/c.jpg"
+    ]
     assert len(fetched) == 1
-    assert rows_of(found, RowKeys.of(everything)) == []
+    assert rows_of(found, keys_of(everything.to_pylist())) == []
 
 
 def test_pictures_of_finished_row_groups_are_not_read(tmp_path: Path, monkeypatch) -> None:
@@ -322,15 +326,17 @@ def test_pictures_of_finished_row_groups_are_not_read(tmp_path: Path, monkeypatc
     found = planned(tmp_path)
     everything = pa.concat_tables(tables_of(found, None, 100))
     read_groups = []
-    original = reading.batches
+    original = ParquetTable.batches
 
-    def watched(parquet, groups, columns, size):
+    def watched(table, groups, columns, size):
         if "bytes" in columns:
             read_groups.extend(groups)
-        return original(parquet, groups, columns, size)
+        return original(table, groups, columns, size)
 
-    monkeypatch.setattr(reading, "batches", watched)
-    assert [row["uri"] for row in rows_of(found, RowKeys.of(everything[:3]))] == ["d"]
+    monkeypatch.setattr(ParquetTable, "batches", watched)
+    assert [row["uri"] for row in rows_of(found, keys_of(everything[:3].to_pylist()))] == [
+        f"{tmp_path}/d"
+    ]
     assert read_groups == [1]
 
 
@@ -348,9 +354,9 @@ def test_dataset_has_each_row_once_and_the_exact_schema(store) -> None:
 def test_dataset_leaves_out_finished_rows_and_keeps_its_schema_when_empty(tmp_path: Path) -> None:
     found = planned(make(tmp_path, {f"{name}.jpg": b"x" for name in "abc"}), rows_per_task=1)
     everything = pa.concat_tables(tables_of(found, None, 100))
-    rest = read([Reading(found, RowKeys.of(everything[:2]))], STORAGE).take_all()
-    assert [row["uri"] for row in rest] == ["c.jpg"]
-    nothing = read([Reading(found, RowKeys.of(everything))], STORAGE).materialize()
+    rest = read([Reading(found, keys_of(everything[:2].to_pylist()))], STORAGE).take_all()
+    assert [row["uri"] for row in rest] == [f"{tmp_path}/c.jpg"]
+    nothing = read([Reading(found, keys_of(everything.to_pylist()))], STORAGE).materialize()
     assert nothing.count() == 0
     assert nothing.schema().base_schema.remove_metadata() == IMAGES
 
@@ -416,16 +422,16 @@ def test_counting_what_is_left_reads_no_picture(tmp_path: Path, monkeypatch) -> 
     plans = [planned(folder) for folder in tmp_path.iterdir()]
     finished = [keys_of(rows_of(found)[:1]) for found in plans]
     asked: list[str] = []
-    original = reading.batches
+    original = ParquetTable.batches
 
-    def watched(parquet: Any, groups: Any, columns: list[str], size: int) -> Any:
+    def watched(table: Any, groups: Any, columns: Any, size: int) -> Any:
         asked.extend(columns)
-        return original(parquet, groups, columns, size)
+        return original(table, groups, columns, size)
 
     def forbidden(*_: Any) -> None:
         raise AssertionError("a picture is read")
 
-    monkeypatch.setattr(reading, "batches", watched)
+    monkeypatch.setattr(ParquetTable, "batches", watched)
     monkeypatch.setattr(reading, "fetch", forbidden)
     monkeypatch.setattr(Tar, "read", forbidden)
     assert [count_left(*pair, STORAGE) for pair in zip(plans, finished, strict=True)] == [2] * 3

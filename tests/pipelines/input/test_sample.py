@@ -34,7 +34,7 @@ def rows() -> pd.DataFrame:
 
 
 def sampling(images: int = 24, **changes: Any) -> Sampling:
-    return Sampling(**{"input": "dump", "images": images, "seed": 0, **changes})
+    return Sampling(**{"inputs": ("dump",), "images": images, "seed": 0, **changes})
 
 
 def numbers(drawn: pd.DataFrame, column: str) -> dict[str, int]:
@@ -110,7 +110,7 @@ def dump(tmp_path: Path) -> Path:
 
 
 def test_sample_is_written_with_its_pictures_and_columns(dump: Path, tmp_path: Path) -> None:
-    how, folder = sampling(input=str(dump)), str(tmp_path / "sample")
+    how, folder = sampling(inputs=(str(dump),)), str(tmp_path / "sample")
     drawn = drawn_rows(how, STORAGE)
     write_sample(drawn, how, folder, STORAGE)
     table = pq.read_table(Path(folder, PART)).to_pandas().set_index("uri")
@@ -125,11 +125,11 @@ def test_sample_is_written_with_its_pictures_and_columns(dump: Path, tmp_path: P
 
 
 def test_sample_drawn_otherwise_is_not_taken_for_this_one(dump: Path, tmp_path: Path) -> None:
-    how, folder = sampling(input=str(dump)), str(tmp_path / "sample")
+    how, folder = sampling(inputs=(str(dump),)), str(tmp_path / "sample")
     assert written_sample(how, folder, STORAGE) is None
     write_sample(drawn_rows(how, STORAGE), how, folder, STORAGE)
     with pytest.raises(UsageError, match="holds a sample that was drawn otherwise"):
-        written_sample(sampling(input=str(dump), seed=1), folder, STORAGE)
+        written_sample(sampling(inputs=(str(dump),), seed=1), folder, STORAGE)
 
 
 @pytest.mark.parametrize(
@@ -144,4 +144,4 @@ def test_input_without_pictures_and_labels_is_refused(
     tmp_path: Path, files: dict[str, bytes], sentence: str
 ) -> None:
     with pytest.raises(UsageError, match=sentence):
-        drawn_rows(sampling(input=str(make(tmp_path / "dump", files))), STORAGE)
+        drawn_rows(sampling(inputs=(str(make(tmp_path / "dump", files)),)), STORAGE)

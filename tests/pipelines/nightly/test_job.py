@@ -23,8 +23,9 @@ from pipelines.nightly.job import NightOutcome, plan_nights, run_nights
 from pipelines.nightly.nights import nights_of
 from pipelines.nightly.rejects import rejects
 from pipelines.storage.access import Storage, filesystem, take_retries
-from pipelines.tables.features import FeatureTable, PartWriter
+from pipelines.tables.features import FeatureTable
 from pipelines.tables.lease import Lease
+from pipelines.tables.parts import PartWriter
 from pipelines.tables.provenance import provenance
 from pipelines.tables.published import STAGING
 from tests.support.dumps import make, parquet_of
@@ -33,6 +34,7 @@ from tests.support.flaky_s3 import Fault, FlakyS3
 from tests.support.photographs import photographs
 
 STORAGE = Storage(retries=0)
+LAYOUT = "date=%Y-%m-%d"
 FIRST, SECOND = "2026-01-30", "2026-01-31"
 PICTURES = photographs(6)
 NAMES = sorted(PICTURES)
@@ -119,9 +121,9 @@ def test_rejects_view_counts_reasons_by_source(audited: tuple[Path, Path]) -> No
 
 
 def test_report_and_evidence_are_there(audited: tuple[Path, Path]) -> None:
-    _, out = audited
+    dump, out = audited
     page = (out / "reports" / f"{FIRST}.html").read_text()
-    assert "<html" in page and NAMES[0] in page
+    assert "<html" in page and f"{dump}/date={FIRST}/crawl/{NAMES[2]}" in page
     assert len(pd.read_parquet(out / "evidence").query("date == @FIRST")) == 4
     assert (out / "reports" / FIRST / "verdicts.csv").is_file()
 
@@ -213,7 +215,7 @@ def test_night_of_another_head_stays_as_it_is(audited: tuple[Path, Path], tmp_pa
     job = plan_nights(configured(dump, out, **own, **{"from": FIRST}))
     assert job.nights == () and job.done_before == (FIRST, SECOND)
     with pytest.raises(UsageError, match="was scored by the head"):
-        plan_nights(configured(dump, out, **own, overwrite="failed"))
+        plan_nights(configured(dump, out, **own, retry_failed=True))
 
 
 def test_too_many_errors_are_told_and_do_not_stop_the_next_night(
@@ -232,17 +234,20 @@ def test_too_many_errors_are_told_and_do_not_stop_the_next_night(
             (dump / f"date={FIRST}" / name).unlink()
     assert [night.outcome for night in told] == ["too_many_errors", "published"]
     reason = told[0].facts["reason"]
-    assert reason.startswith(f"Of the rows of {FIRST}, 100.0% are without features")
+    assert reason.startswith(f"Of the rows of {FIRST}, 50.0% are without features")
     assert reason in told[0].sentence()
     assert not (tmp_path / "out" / "_nights" / f"{FIRST}.json").exists()
 
 
-def publish_failed(root: str, uris: list[str]) -> None:
-    """A done night on S3 whose pictures could not be read, but for the last."""
+def publish_failed(root: str, uris: list[str], table_file: Path) -> None:
+    """A done night on S3 of a table whose pictures could not be read, but for the last."""
     head = Head.load(HEAD)
     status = ["failed"] * (len(uris) - 1) + ["rejected"]
     code = ["uri_unreadable"] * (len(uris) - 1) + ["truncated"]
-    rows = done(*uris, date=FIRST, status=status, error_code=code)
+    about = table_file.stat()
+    version = [f"{about.st_size}-{about.st_mtime_ns}"] * len(uris)
+    own = {"listed_in": [str(table_file)] * len(uris), "input_version": version}
+    rows = done(*uris, date=FIRST, status=status, error_code=code, **own)
     empty = {name: pa.nulls(len(uris), rows.schema.field(name).type) for name in EMBEDDINGS}
     for name, column in empty.items():
         rows = rows.set_column(rows.column_names.index(name), name, column)
@@ -277,11 +282,12 @@ def test_night_over_failing_storage_and_its_failed_rows_tried_again(
         "max_error_rate": 0.9,
     }
     root = f"s3://{bucket}/out"
-    publish_failed(root, rows["uri"])
+    night = tmp_path / "dump" / f"date={FIRST}"
+    publish_failed(root, [*rows["uri"][:2], f"{night}/local.png"], night / "names.parquet")
     faults = (Fault.SLOW_DOWN, Fault.SLOW_DOWN, Fault.TIME_OUT, Fault.LOST_ANSWER)
     with FlakyS3(s3.endpoint, share=0.05, seed=3, hold=0.1, faults=faults) as flaky:
         often = {"storage.endpoint_url": flaky.endpoint, "storage.retries": 8}
-        [told] = run(tmp_path / "dump", root, **settings, **often, overwrite="failed")
+        [told] = run(tmp_path / "dump", root, **settings, **often, retry_failed=True)
     assert told.outcome == "published", told.facts
     assert flaky.counts.slow_downs.total() > 0 and told.facts["storage_retries"] > 0
     assert told.facts["rows"]["by_status"] == {"ok": 2, "rejected": 1}
@@ -299,13 +305,14 @@ def test_nights_are_found_in_roots_and_in_prefixes(tmp_path: Path) -> None:
     names = [f"a/date={FIRST}/x.png", f"a/date={SECOND}/x.png", f"b/date={SECOND}/y.png"]
     make(tmp_path, dict.fromkeys([*names, "a/other/z.png", "a/date=never/z.png"], b"x"))
     both = [str(tmp_path / "a"), str(tmp_path / "b" / f"date={SECOND}")]
-    found = nights_of(both, STORAGE)
-    assert found == {
+    found = nights_of(both, STORAGE, LAYOUT)
+    assert found.others == ("date=never", "other")
+    assert found.prefixes == {
         FIRST: [f"{tmp_path}/a/date={FIRST}"],
         SECOND: [f"{tmp_path}/a/date={SECOND}", f"{tmp_path}/b/date={SECOND}"],
     }
     with pytest.raises(UsageError, match="There is no night at"):
-        nights_of([str(tmp_path / "a" / "other")], STORAGE)
+        nights_of([str(tmp_path / "a" / "other")], STORAGE, LAYOUT)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +14,26 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
 from item.errors import UsageError
 from item.profiles import load_profile
-from item.tables import FEATURES, decoded
+from item.tables import FEATURES, KEYS_VERSION, decoded, encoded
 from pipelines.storage.access import Storage, filesystem
 from pipelines.storage.urls import join
-from pipelines.tables.features import FeatureTable, PartWriter
+from pipelines.tables.features import FeatureTable
+from pipelines.tables.parts import FAILED, PartWriter
 from pipelines.tables.provenance import provenance
 from pipelines.tables.published import NIGHT as FILE
 from pipelines.tables.published import STAGING
-from tests.support.feature_rows import COLUMNS, DIMENSIONS, NIGHT, done
+from pipelines.tables.row_keys import identities_of, states
+from tests.support.feature_rows import COLUMNS, DIMENSIONS, NIGHT, VERSION, done
 
 STORAGE = Storage(retries=0)
 NEXT = "2026-01-31"
 WORK = "0123456789abcdef"
 RUN = "20260131T000000.000000Z-01234567"
-METADATA = {"item.feature_set_id": '"mini-0"', "item.run_id": '"a run"'}
+METADATA = encoded({"feature_set_id": "mini-0", "run_id": "a run", "keys_version": KEYS_VERSION})
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -98,7 +102,7 @@ def test_writer_returns_path_rows_size_and_checksum(tmp_path: Path) -> None:
 def test_rejected_rows_are_null_in_every_feature(tmp_path: Path) -> None:
     [part] = write(str(tmp_path), done("bad 1", "a", "b", "bad 2"))
     rows = pq.ParquetFile(tmp_path / part["path"]).read().to_pylist()
-    kept = {"uri", "status", "error_code", "error_message"}
+    kept = {"uri", "input_version", "status", "error_code", "error_message"}
     for row in rows:
         if row["status"] == "rejected":
             assert {name for name, value in row.items() if value is not None} == kept
@@ -139,14 +143,27 @@ def test_same_rows_give_the_same_file_and_other_rows_another(root: str) -> None:
 # What is there
 
 
-def test_keys_know_dates_and_repetitions(root: str) -> None:
+def asked(dates: list[str], uris: list[str], occurrences: list[int] | None = None) -> Any:
+    """States of rows of files that are as they were."""
+    return states(dates, uris, occurrences or [0] * len(uris), [VERSION] * len(uris))
+
+
+def nothing_is_gone(files: Sequence[str], _: Sequence[str]) -> NDArray[np.bool_]:
+    return np.zeros(len(files), bool)
+
+
+def gone(*names: str) -> Callable[[Sequence[str], Sequence[str]], NDArray[np.bool_]]:
+    return lambda files, _: np.isin(np.array(files, object), names)
+
+
+def test_names_of_rows_know_dates_and_repetitions(root: str) -> None:
     rows = done("a", "b", "a", date=[NIGHT, NEXT, NIGHT])
+    found = table(root)
     for part in write(root, rows):
-        keys = table(root).keys(filesystem(root, STORAGE)[1], part["path"])
         night = part["path"].split("/")[0].removeprefix("date=")
-        wanted = [NIGHT, NIGHT, NIGHT, NEXT, NEXT], ["a", "a", "b", "b", "a"], [0, 1, 0, 0, 0]
-        there = [True, True, False, False, False] if night == NIGHT else [False] * 3 + [True, False]
-        assert keys.contains(*wanted).tolist() == there
+        keyed = found.keyed(found.path, part["path"])
+        assert keyed["occurrence"].to_pylist() == ([0, 1] if night == NIGHT else [0])
+        assert len(set(identities_of(keyed, night))) == len(keyed)
 
 
 def test_finished_rows_are_published_or_staged_and_of_these_dates(root: str) -> None:
@@ -154,9 +171,67 @@ def test_finished_rows_are_published_or_staged_and_of_these_dates(root: str) -> 
     write(root, done("c", date=NEXT))
     stage(root, done("d"))
     keys = table(root).finished(WORK, [NIGHT])
-    asked = [NIGHT, NIGHT, NEXT, NIGHT, NIGHT], ["a", "b", "c", "d", "e"], [0] * 5
-    assert keys.contains(*asked).tolist() == [True, True, False, True, False]
+    wanted = asked([NIGHT, NIGHT, NEXT, NIGHT, NIGHT], ["a", "b", "c", "d", "e"])
+    assert keys.contains(wanted).tolist() == [True, True, False, True, False]
     assert len(table(root).finished("another work", [NIGHT, NEXT])) == 3
+
+
+def test_row_of_a_file_that_changed_is_not_finished(root: str) -> None:
+    write(root, done("a"))
+    stage(root, done("b"))
+    keys = table(root).finished(WORK, [NIGHT])
+    for name in ("a", "b"):
+        assert keys.contains(states([NIGHT], [name], [0], [VERSION])).all()
+        assert not keys.contains(states([NIGHT], [name], [0], ["another"])).any()
+
+
+def test_failed_row_is_finished_neither_staged_nor_published(root: str) -> None:
+    failed = {"status": ["ok", "failed"], "error_code": [None, "uri_unreadable"]}
+    write(root, done("a", "b", **failed))
+    stage(root, done("c", "d", **failed))
+    keys = table(root).finished(WORK, [NIGHT])
+    wanted = asked([NIGHT] * 4, ["a", "b", "c", "d"])
+    assert keys.contains(wanted).tolist() == [True, False, True, False]
+    assert table(root).written(WORK, [NIGHT]).contains(wanted).tolist() == [True, False, True, True]
+    table(root).prune(WORK, nothing_is_gone)
+    assert table(root).staged(WORK, FAILED) == []
+    assert table(root).written(WORK, [NIGHT]).contains(wanted[3:]).tolist() == [False]
+
+
+def test_of_staged_rows_those_stay_whose_files_are_there(root: str) -> None:
+    stage(root, done("a", "b", "a"))
+    stage(root, done("c"))
+    table(root).prune(WORK, gone("b", "c"))
+    [path] = table(root).staged(WORK)
+    facts = table(root).facts(table(root).staging(WORK), path)
+    assert facts["statuses"] == {"ok": 2} and facts["occurrences"] == {"1": 1}
+    assert facts["feature_set_id"] == "mini-0"
+    publish(root)
+    assert uris(root) == ["a", "a"]
+
+
+def test_published_row_goes_with_its_file_when_the_night_is_published_again(root: str) -> None:
+    write(root, done("a", "b", "c"))
+    write(root, done("z", date=NEXT))
+    found = table(root)
+    assert found.gone([NIGHT, NEXT], gone("b")) == {NIGHT: 1}
+    assert found.publish([WORK], RUN) == []
+    [path] = found.publish([WORK], RUN, [NIGHT, NEXT], gone("b"))
+    assert path.startswith(f"date={NIGHT}/")
+    assert uris(root) == ["a", "c", "z"]
+    assert found.gone([NIGHT, NEXT], gone("b")) == {}
+
+
+def test_night_is_counted_as_it_would_be_published(root: str) -> None:
+    write(root, done("a", "bad", "bad 2", "old"))
+    stage(root, done("a", "bad"))
+    found = table(root)
+    parts = [(found.staging(WORK), path) for path in found.parts(WORK)]
+    counted = found.night_counts(NIGHT, parts, gone("old"))
+    assert counted["statuses"] == {"ok": 1, "rejected": 2}
+    found.publish([WORK], RUN, [NIGHT], gone("old"))
+    [path] = found.published([NIGHT])
+    assert found.facts(found.path, path)["statuses"] == counted["statuses"]
 
 
 def test_empty_place_has_nothing_finished_and_no_feature_set(root: str) -> None:
@@ -166,27 +241,25 @@ def test_empty_place_has_nothing_finished_and_no_feature_set(root: str) -> None:
     table(root).check_feature_set("any")
 
 
-def test_of_staged_parts_that_share_rows_one_is_kept(root: str) -> None:
+def test_row_that_was_staged_twice_is_kept_once(root: str) -> None:
     """Two cuts of the same rows, as a killed try and its successor may leave."""
     stage(root, done("a", "b"))
     stage(root, done("b", "c"))
-    apart = stage(root, done("d", "e"))
-    keys = table(root).finished(WORK, [NIGHT])
-    left = table(root).staged(WORK)
-    assert len(left) == 2 and set(apart) < set(left)
-    assert len(keys) == 4
-    assert keys.contains([NIGHT] * 3, ["b", "d", "e"], [0] * 3).all()
+    stage(root, done("d", "e"))
+    table(root).prune(WORK, nothing_is_gone)
+    assert len(table(root).finished(WORK, [NIGHT])) == 5
     publish(root)
-    assert len(uris(root)) == 4
+    assert uris(root) == list("abcde")
 
 
-def test_staged_part_that_is_published_already_is_dropped(root: str) -> None:
+def test_staged_row_that_is_published_already_comes_once(root: str) -> None:
     """As a kill between copy and removal leaves it on S3."""
     write(root, done("a", "b"))
     stage(root, done("a", "b"))
-    kept = stage(root, done("c"))
+    stage(root, done("c"))
     assert len(table(root).finished(WORK, [NIGHT])) == 3
-    assert table(root).staged(WORK) == kept
+    publish(root)
+    assert uris(root) == ["a", "b", "c"]
 
 
 def test_strays_go_and_known_parts_stay(root: str) -> None:
@@ -202,6 +275,19 @@ def test_half_written_files_are_no_parts(tmp_path: Path) -> None:
     (tmp_path / STAGING / WORK / f"date={NIGHT}" / ".part-x.parquet.1.tmp").write_bytes(b"PAR1")
     assert len(table(str(tmp_path)).finished(WORK, [NIGHT])) == 1
     assert uris(str(tmp_path)) == ["a"]
+
+
+def test_table_that_names_rows_otherwise_is_refused(root: str) -> None:
+    older = {key: value for key, value in METADATA.items() if "keys_version" not in key}
+    PartWriter(root, STORAGE, DIMENSIONS, older)(done("a"))
+    with pytest.raises(UsageError, match="names rows otherwise: choose another output"):
+        table(root).check_feature_set("mini-0")
+
+
+def test_runs_are_found_where_a_path_has_brackets(tmp_path: Path) -> None:
+    found = table(str(tmp_path / "a[b]*" / "features"))
+    found.write_run(f"1-{WORK[:8]}", {"outcome": "published"}, "")
+    assert found.manifests(WORK[:8]) == [{"outcome": "published"}]
 
 
 @pytest.mark.parametrize("place", ["published", "staged"])
@@ -237,8 +323,8 @@ def test_table_that_names_no_perturbation_has_none(tmp_path: Path) -> None:
 # Publishing
 
 
-def publish(root: str, keep: bool = True) -> list[str]:
-    return table(root).publish([WORK], RUN, keep)
+def publish(root: str) -> list[str]:
+    return table(root).publish([WORK], RUN)
 
 
 def test_published_night_is_one_file_and_staging_is_gone(root: str) -> None:
@@ -338,30 +424,19 @@ def test_repeated_uris_stay_apart_when_a_night_grows(root: str) -> None:
     publish(root)
     assert uris(root) == ["a", "a", "b", "c"]
     keys = table(root).done(WORK, [NIGHT])
-    assert keys.contains([NIGHT] * 3, ["a", "a", "b"], [0, 1, 1]).tolist() == [True, True, False]
+    wanted = asked([NIGHT] * 3, ["a", "a", "b"], [0, 1, 1])
+    assert keys.contains(wanted).tolist() == [True, True, False]
 
 
-def test_night_computed_anew_keeps_nothing_of_the_old_one(root: str) -> None:
+def test_night_computed_anew_keeps_what_other_inputs_brought(root: str) -> None:
     stage(root, done("a", "b"))
     stage(root, done("z", date=NEXT))
     publish(root)
-    stage(root, done("b", "c"))
-    publish(root, keep=False)
-    assert uris(root, NIGHT) == ["b", "c"] and uris(root, NEXT) == ["z"]
-
-
-def test_rows_to_do_again_are_not_finished(root: str) -> None:
-    failed = [None, "failed", None]
-    stage(root, done("a", "b", "bad", status=["ok", failed[1], "rejected"]))
+    assert len(table(root).finished("other", [NIGHT], "all")) == 0
+    stage(root, done("b", "c", caption=["new", "new"]))
     publish(root)
-    asked = [NIGHT] * 3, ["a", "b", "bad"], [0] * 3
-
-    def finished(overwrite: str) -> list[bool]:
-        return table(root).finished("other", [NIGHT], overwrite).contains(*asked).tolist()
-
-    assert finished("nothing") == [True, True, True]
-    assert finished("failed") == [True, False, True]
-    assert finished("all") == [False, False, False]
+    frame = pd.read_parquet(root).set_index("uri")
+    assert frame["caption"].to_dict() == {"a": "a cat", "b": "new", "c": "new", "z": "a cat"}
 
 
 class KilledError(Exception):

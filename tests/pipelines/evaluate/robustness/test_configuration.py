@@ -25,7 +25,8 @@ def test_keys_of_featurizing_and_of_the_report_stand_side_by_side(tmp_path: Path
         configuration.resamples,
     ) == (3, 7, 12, 200)
     table = configuration.of_table("jpeg-75")
-    assert (table.input, table.output) == ("out/sample", "out/features/jpeg-75")
+    out = Path.cwd() / "out"
+    assert (table.input, table.output) == ((f"{out}/sample",), f"{out}/features/jpeg-75")
     assert (table.perturbation, table.rows_per_part) == ("jpeg-75", 7)
     assert table.profile.captioner.beams == 2 and table.storage.retries == 0
     file.write_text(configuration.as_yaml())
@@ -34,7 +35,7 @@ def test_keys_of_featurizing_and_of_the_report_stand_side_by_side(tmp_path: Path
 
 def test_whole_input_is_featurized_where_no_sample_is_asked_for() -> None:
     configuration = resolve(None, {"input": "dump", "output": "out", "heads": ["head"]}, {})
-    assert configuration.of_table("none").input == "dump"
+    assert configuration.of_table("none").input == (str(Path.cwd() / "dump"),)
     assert configuration.perturbations == STANDARD
 
 

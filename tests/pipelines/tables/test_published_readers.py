@@ -24,7 +24,8 @@ from pipelines.score.heads import load_head
 from pipelines.score.job import scores
 from pipelines.storage.access import Storage
 from pipelines.storage.urls import join
-from pipelines.tables.features import PART, FeatureTable, PartWriter
+from pipelines.tables.features import FeatureTable
+from pipelines.tables.parts import PART, PartWriter
 from pipelines.tables.provenance import provenance
 from pipelines.tables.published import STAGING, PublishedTable
 from tests.support import read_with
