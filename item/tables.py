@@ -92,6 +92,8 @@ class Note(StrEnum):
     SIXTEEN_BIT_SCALED = "sixteen_bit_scaled"
     TRANSPARENCY_ON_WHITE = "transparency_on_white"
     EXIF_ROTATED = "exif_rotated"
+    FULL_SIZE_PAGE = "full_size_page"
+    END_MARK_ADDED = "end_mark_added"
 
 
 EMBEDDING = pa.list_(pa.float32())

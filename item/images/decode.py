@@ -16,11 +16,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal, get_args
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
+from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
@@ -28,16 +30,19 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from item.images.colours import eight_bit_rgb, raw_mode_of
 from item.images.errors import ImageError
 from item.images.formats import format_name
+from item.images.jpeg_end import END_MARK, lacks_only_its_end
 from item.images.jpeg_quality import jpeg_quality_of
+from item.images.tiff import full_page, is_camera_raw
 from item.images.truncation import ends_early, gif_end, jpeg_end, without_metadata
 from item.tables import ErrorCode, Note
 
-Format = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+Format = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIC"]
+USUAL_FORMATS: tuple[Format, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
 _FILE_CLASSES: dict[str, type[ImageFile]] = {
     "JPEG": JpegImageFile,
@@ -46,6 +51,7 @@ _FILE_CLASSES: dict[str, type[ImageFile]] = {
     "GIF": GifImageFile,
     "BMP": BmpImageFile,
     "TIFF": TiffImageFile,
+    "AVIF": AvifImageFile,
 }
 # Opened by class, not by PIL.Image.open: that would try other formats' parsers, turn JPEGs
 # into MPOs, and apply the process-wide MAX_IMAGE_PIXELS before the limit of the profile.
@@ -55,10 +61,10 @@ class Decoding(BaseModel, frozen=True, extra="forbid"):
     """How images are decoded; part of a model profile.
 
     Memory is bounded by these numbers. Measured beyond the file itself, at its peak and for
-    each declared pixel: 24 bytes for a WebP, 14 for a PNG or TIFF with transparency, 9 for
-    other files, 6 to 8 for a progressive JPEG and less than 1 for any other JPEG, which is
-    shrunk while it is decoded. A TIFF whose directory is built to do harm can take 40 bytes
-    for each of its own.
+    each declared pixel: 24 bytes for a WebP, 17 for an AVIF, 14 for a PNG or TIFF with
+    transparency, 9 for other files, 6 to 8 for a progressive JPEG and less than 1 for any other
+    JPEG, which is shrunk while it is decoded. A TIFF whose directory is built to do harm can
+    take 40 bytes for each of its own.
     """
 
     max_side: int = Field(default=512, ge=1)
@@ -67,8 +73,15 @@ class Decoding(BaseModel, frozen=True, extra="forbid"):
     """A declared width x height above this is rejected before anything is decoded."""
     max_bytes: int = Field(default=64 * 2**20, ge=1)
     """A larger file is rejected."""
-    formats: tuple[Format, ...] = Field(default=get_args(Format), min_length=1)
-    """Pillow's names of the formats that are decoded."""
+    formats: tuple[Format, ...] = Field(default=USUAL_FORMATS, min_length=1)
+    """Pillow's names of the formats that are decoded; HEIC needs the extra ``heif``."""
+
+    @field_validator("formats")
+    @classmethod
+    def _can_be_decoded(cls, formats: tuple[Format, ...]) -> tuple[Format, ...]:
+        if "HEIC" in formats and find_spec("pillow_heif") is None:
+            raise ValueError("HEIC needs the extra heif: pip install 'item-audit[heif]'")
+        return formats
 
 
 @dataclass(frozen=True)
@@ -130,7 +143,8 @@ def decode(data: bytes, decoding: Decoding) -> Image:
     with _blame_file(name, data):
         if name == "WEBP":
             _check_webp_canvas(data, decoding)
-        file = _FILE_CLASSES[name](io.BytesIO(without_metadata(data) if name == "PNG" else data))
+        data = _prepared(name, data, decoding, notes)
+        file = _file_class(name)(io.BytesIO(data))
         _check_size(file, data, decoding)
         size, raw_mode = file.size, raw_mode_of(file)
         turned_by_pillow = isinstance(file, TiffImageFile)
@@ -189,6 +203,11 @@ def _recognise(data: bytes, decoding: Decoding) -> str:
             f"The file has {len(data)} bytes, and the limit is {decoding.max_bytes}.",
         )
     name = format_name(data)
+    if name == "TIFF" and is_camera_raw(data):
+        raise ImageError(
+            ErrorCode.UNSUPPORTED_FORMAT,
+            "The file is a camera's raw file, which holds a sensor's values and a small preview.",
+        )
     if name is None:
         raise ImageError(
             ErrorCode.NOT_AN_IMAGE,
@@ -197,9 +216,35 @@ def _recognise(data: bytes, decoding: Decoding) -> str:
     if name not in decoding.formats:
         raise ImageError(
             ErrorCode.UNSUPPORTED_FORMAT,
-            f"The file looks like {name}, and only {', '.join(decoding.formats)} are decoded.",
+            f"The file looks like {name}, and only {', '.join(decoding.formats)} are decoded"
+            + (f"; {name} can be added to profile.decoding.formats." if name in _NAMES else "."),
         )
     return name
+
+
+_NAMES = frozenset(get_args(Format))
+
+
+def _file_class(name: str) -> type[ImageFile]:
+    if name == "HEIC":
+        from pillow_heif import HeifImageFile
+
+        found: type[ImageFile] = HeifImageFile
+        return found
+    return _FILE_CLASSES[name]
+
+
+def _prepared(name: str, data: bytes, decoding: Decoding, notes: set[Note]) -> bytes:
+    """The file as its decoder takes it: without what nobody reads, its full page first."""
+    if name == "PNG":
+        return without_metadata(data)
+    if name == "TIFF" and (whole := full_page(data)) is not data:
+        notes.add(Note.FULL_SIZE_PAGE)
+        return whole
+    if name == "JPEG" and not jpeg_end(data)[0] and lacks_only_its_end(data, decoding.max_side):
+        notes.add(Note.END_MARK_ADDED)
+        return data + END_MARK
+    return data
 
 
 # Limits, before any pixel is decoded.

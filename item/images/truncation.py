@@ -23,6 +23,8 @@ def ends_early(name: str, data: bytes) -> bool:
             return len(data) < 8 + int.from_bytes(data[4:8], "little")
         case "BMP":
             return len(data) < int.from_bytes(data[2:6], "little")
+        case "AVIF" | "HEIC":
+            return _boxes_end_early(data)
         case _:
             return _tiff_ends_early(data)
 
@@ -88,6 +90,19 @@ def gif_end(data: bytes) -> tuple[bool, int]:
 
 def _gif_palette_length(flags: int) -> int:
     return 3 << 1 + (flags & 7) if flags & 0x80 else 0
+
+
+def _boxes_end_early(data: bytes) -> bool:
+    """Whether a box of an ISO media file promises more bytes than there are."""
+    position = 0
+    while position + 8 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        if length == 1:
+            length = int.from_bytes(data[position + 8 : position + 16], "big")
+        if length == 0:  # up to the end of the file
+            return False
+        position += max(length, 8)
+    return position != len(data)
 
 
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}

@@ -121,6 +121,9 @@ SHAPES_NOTHING: Any = {
     "clip": {"files", "compiled"},
 }
 """Keys that leave the features as they are: where files lie is no part of what they hold."""
+FIRST_FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+"""Stand for ``decoding.formats`` in the id: which files are read changes no picture's features,
+and heads that were trained when these were all stay usable."""
 
 
 class Profile(BaseModel):
@@ -210,11 +213,13 @@ class Profile(BaseModel):
 
     def feature_set_id(self) -> str:
         """Name and digest of all that shapes features: tables with the same id may be mixed."""
+        settings = self.model_dump(mode="json", exclude=SHAPES_NOTHING)
+        settings["decoding"]["formats"] = FIRST_FORMATS
         content = {
             "schema": SCHEMA_VERSION,
             "method": METHOD_VERSION,
             "revisions": self.revisions(),
-            "settings": self.model_dump(mode="json", exclude=SHAPES_NOTHING),
+            "settings": settings,
         }
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:12]}"

@@ -103,7 +103,6 @@ SHAPING = {
     "decoding.max_side": 256,
     "decoding.max_pixels": 1000,
     "decoding.max_bytes": 1000,
-    "decoding.formats": ["JPEG"],
     "captioner.beams": 5,
     "phrases.max_phrases": 3,
     "phrases.version": "3.8.1",

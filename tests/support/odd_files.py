@@ -19,6 +19,8 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from item.tables import ErrorCode, Note
+from tests.support.tiffs import picture as tiff_page
+from tests.support.tiffs import sensor, tiff_of
 
 Colour = tuple[int, int, int]
 
@@ -208,6 +210,7 @@ def _two_pages() -> bytes:
 def _made() -> dict[str, tuple[bytes, Expectation]]:
     jpeg = encode(textured(), "JPEG", quality=90)
     progressive = encode(textured(), "JPEG", quality=90, progressive=True)
+    avif = encode(textured(), "AVIF")
     picture_png = encode(textured(), "PNG")
     gif = encode(textured(), "GIF")
     webp = encode(textured(), "WEBP", lossless=True)
@@ -251,12 +254,17 @@ def _made() -> dict[str, tuple[bytes, Expectation]]:
         "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", ErrorCode.UNSUPPORTED_FORMAT),
         "psd": (b"8BPS\0\1" + bytes(20), ErrorCode.UNSUPPORTED_FORMAT),
         "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", ErrorCode.UNSUPPORTED_FORMAT),
-        "avif": (b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf", ErrorCode.UNSUPPORTED_FORMAT),
+        "camera raw": (
+            tiff_of([tiff_page(flat(), [sensor((640, 480))], t254=1)]),
+            ErrorCode.UNSUPPORTED_FORMAT,
+        ),
         "mp4": (b"\0\0\0\x18ftypisom\0\0\2\0isommp41", ErrorCode.UNSUPPORTED_FORMAT),
         "jpeg 2000": (encode(flat(), "JPEG2000"), ErrorCode.UNSUPPORTED_FORMAT),
         "pnm": (encode(flat(), "PPM"), ErrorCode.UNSUPPORTED_FORMAT),
         "lab tiff": (encode(flat((9, 9, 9), "LAB"), "TIFF"), ErrorCode.UNSUPPORTED_FORMAT),
         # Cut off.
+        "avif: name only": (b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf", ErrorCode.CORRUPT),
+        "avif cut in half": (avif[: len(avif) // 2], ErrorCode.TRUNCATED),
         "jpeg: magic only": (jpeg[:4], ErrorCode.TRUNCATED),
         "jpeg cut in its header": (jpeg[:100], ErrorCode.TRUNCATED),
         "jpeg cut in half": (jpeg[: len(jpeg) // 2], ErrorCode.TRUNCATED),
@@ -441,7 +449,22 @@ def _made() -> dict[str, tuple[bytes, Expectation]]:
             _grey_tiff(float("nan"), "float32"),
             Accepted("tiff", notes=scaled, colour=(0, 0, 0)),
         ),
+        "avif": (avif, Accepted("avif", size=(160, 120))),
+        "avif named jpg": (encode(flat(), "AVIF"), Accepted("avif", colour=ORANGE)),
+        "transparent avif": (
+            encode(flat((0, 0, 0, 0), "RGBA"), "AVIF"),
+            Accepted("avif", notes=(Note.TRANSPARENCY_ON_WHITE,), colour=WHITE),
+        ),
+        "jpeg without its end mark": (
+            orange_jpeg[:-2],
+            Accepted("jpeg", notes=(Note.END_MARK_ADDED,), colour=ORANGE),
+        ),
         # More than one picture.
+        "tiff with a small copy first": (
+            tiff_of([tiff_page(flat(WHITE, size=(8, 6)), t254=1), tiff_page(flat())]),
+            Accepted("tiff", notes=(Note.FULL_SIZE_PAGE,), colour=ORANGE),
+        ),
+        "animated avif": (_animation("AVIF"), Accepted("avif", notes=first, colour=ORANGE)),
         "animated gif": (_animation("GIF"), Accepted("gif", notes=first, colour=ORANGE)),
         "animated webp": (
             _animation("WEBP", lossless=True),
@@ -487,7 +510,7 @@ def _made() -> dict[str, tuple[bytes, Expectation]]:
     for orientation in range(1, 9):
         size = (64, 48) if orientation < 5 else (48, 64)
         notes = (Note.EXIF_ROTATED,) if orientation > 1 else ()
-        for format in ("jpeg", "png", "webp", "tiff"):
+        for format in ("jpeg", "png", "webp", "tiff", "avif"):
             files[f"{format} of orientation {orientation}"] = (
                 turned(orientation, format.upper()),
                 Accepted(format, size, notes),
