@@ -220,6 +220,7 @@ def _compute(work: Sequence[_ToDo]) -> dict[str, Any]:
         "images_per_second": round(progress.images_per_second, 3),
         "peak_memory_bytes": memory.peak_bytes,
         "storage_retries": progress.counts.retries + take_retries(),
+        "notices": progress.remarks(),
         "batches_halved": dict(progress.counts.halvings),
         "cpus": ray.cluster_resources().get("CPU", 0.0),
         "gpus": ray.cluster_resources().get("GPU", 0.0),

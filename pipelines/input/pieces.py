@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from item.errors import UsageError
-from pipelines.input import webdataset
+from pipelines.input.archives import members
 from pipelines.input.columns import ColumnNames, InputFile, labels_of
 from pipelines.input.files import Kind, date_in, readable
 from pipelines.input.listing import ListedFile
@@ -140,7 +140,7 @@ class Survey:
     def archive(self, file: ListedFile) -> int | None:
         """Number of rows, or None if counting means reading the whole archive."""
         try:
-            keys = webdataset.keys(file.root, file.name, self.storage, self.uri_roots)
+            keys = members.keys(file.root, file.name, self.storage, self.uri_roots)
         except STORAGE_ERRORS as error:
             raise UsageError(f"{readable(file.name)} cannot be read ({reason(error)}).") from None
         return None if keys is None else len(keys)
@@ -155,18 +155,18 @@ def cut(files: Sequence[tuple[Kind, ListedFile]], survey: Survey, threads: int) 
         If a table or archive cannot be read.
     """
     images = [file for kind, file in files if kind == "images"]
-    archives = [file for kind, file in files if kind == "webdataset"]
+    packed = [file for kind, file in files if kind == "webdataset"]
     tables = [file for kind, file in files if kind in ("parquet", "list")]
     with ThreadPoolExecutor(min(threads, 8)) as pool:
         surveyed = list(pool.map(survey.table, tables))
-        counts = list(pool.map(survey.archive, archives))
+        counts = list(pool.map(survey.archive, packed))
     image_dates = [survey.input_file(file.root, file.name).date for file in images]
-    archive_dates = {survey.input_file(file.root, file.name).date for file in archives}
+    archive_dates = {survey.input_file(file.root, file.name).date for file in packed}
     counts += [len(images), *(len(one.digests) for one in surveyed)]
     return Pieces(
         (
             *_image_pieces(images, survey.rows_per_task),
-            *(Archive(file.root, file.name, file.version) for file in archives),
+            *(Archive(file.root, file.name, file.version) for file in packed),
             *_table_pieces(images, image_dates, tables, surveyed),
         ),
         None if None in counts else sum(count or 0 for count in counts),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ import ray
 import ray.data
 
 from item.tables import ErrorCode
-from pipelines.input import webdataset
+from pipelines.input.archives import members
 from pipelines.input.columns import ColumnNames, InputFile, Keys, captions_of, labels_of, texts
 from pipelines.input.files import source_in, uri_of
 from pipelines.input.pieces import KEYS, Archive, ImageFiles, Piece, TableRows
@@ -36,7 +36,7 @@ from pipelines.input.table_files import (
     open_table,
     reading_failure,
 )
-from pipelines.runtime.progress import tell_retries
+from pipelines.runtime.progress import tell_notices, tell_retries
 from pipelines.storage.access import STORAGE_ERRORS, Storage
 from pipelines.storage.allowed import Location, Roots
 from pipelines.storage.fetching import TooLargeError, fetch, row_failure
@@ -88,7 +88,7 @@ def read(
     RuntimeError
         While the dataset is consumed, if a whole table or archive cannot be reached.
     """
-    readers = [piece_reader(one.plan, storage, max_bytes=max_bytes) for one in inputs]
+    readers = [_Reader.of(one.plan, storage, max_bytes) for one in inputs]
     choices = [ray.put(RowChoice(one.finished or RowKeys(), one.wanted)) for one in inputs]
     works = [one.work for one in inputs]
 
@@ -97,8 +97,10 @@ def read(
             batch["input"].to_pylist(), batch["piece"].to_pylist(), strict=True
         ):
             choice = ray.get(choices[number])
-            for table in readers[number](pickle.loads(piece), choice):  # made a few lines below
+            reader = readers[number]
+            for table in reader.tables(pickle.loads(piece), choice):  # made a few lines below
                 yield _marked(table, works[number])
+            tell_notices(tally, reader.notices)
         tell_retries(tally)
 
     pieces = [
@@ -155,6 +157,8 @@ class _Reader:
     storage: Storage
     threads: int
     max_bytes: int
+    notices: Counter[str]
+    """What the user should know, by sentences without their number."""
 
     @classmethod
     def of(cls, plan: InputPlan, storage: Storage, max_bytes: int) -> _Reader:
@@ -166,6 +170,7 @@ class _Reader:
             storage=storage,
             threads=plan.read_threads,
             max_bytes=max_bytes,
+            notices=Counter(),
         )
 
     def tables(self, piece: Piece, choice: RowChoice) -> Iterator[pa.Table]:
@@ -184,7 +189,7 @@ class _Reader:
             if isinstance(piece, TableRows):
                 yield from self._table_rows(piece, choice)
             else:
-                yield from webdataset.rows(
+                yield from members.rows(
                     piece.root,
                     piece.name,
                     self._file(piece.root, piece.name).date,
@@ -193,6 +198,7 @@ class _Reader:
                     max_bytes=self.max_bytes,
                     version=piece.version,
                     uri_roots=self.roots,
+                    notices=self.notices,
                 )
 
     def count(self, piece: Piece, choice: RowChoice) -> int | None:
@@ -209,7 +215,7 @@ class _Reader:
             return self._count_members(piece, choice)
 
     def _count_members(self, piece: Archive, choice: RowChoice) -> int | None:
-        keys = webdataset.keys(piece.root, piece.name, self.storage, self.roots)
+        keys = members.keys(piece.root, piece.name, self.storage, self.roots)
         if keys is None:
             return None
         dates = [self._file(piece.root, piece.name).date] * len(keys)

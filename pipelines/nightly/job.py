@@ -304,7 +304,7 @@ def _facts(
         "date": night.date,
         "input": [redact(one) for one in night.prefixes],
         "left_out": dict(plan.ignored),
-        "notes": list(plan.notes),
+        "notes": [*plan.notes, *computed.get("notices", ())],
         "no_nights": list(job.others),
         "rows": {
             "total": total,

@@ -34,6 +34,8 @@ class Counts:
     """Requests to S3 that had to be repeated."""
     halvings: Mapping[str, int] = field(default_factory=dict)
     """Batches that did not fit into memory, by stage."""
+    notices: Mapping[str, int] = field(default_factory=dict)
+    """What was noticed of the input while it was read, and how often."""
     ready: float = 0.0
     """When the last worker had its model, before which few rows get far."""
     last: float = 0.0
@@ -50,6 +52,7 @@ class Tally:
         self.reused = 0
         self.retries = 0
         self.halvings: Counter[str] = Counter()
+        self.notices: Counter[str] = Counter()
         self.ready_at = 0.0
         self.last = 0.0
 
@@ -68,6 +71,10 @@ class Tally:
         """A worker had to repeat requests to S3."""
         self.retries += requests
 
+    def noticed(self, notices: dict[str, int]) -> None:
+        """A worker noticed something of the input, by sentences without their number."""
+        self.notices.update(notices)
+
     def halved(self, stage: str, batches: int) -> None:
         """Batches of a worker did not fit into memory."""
         self.halvings[stage] += batches
@@ -79,6 +86,7 @@ class Tally:
             reused=self.reused,
             retries=self.retries,
             halvings=dict(self.halvings),
+            notices=dict(self.notices),
             ready=self.ready_at,
             last=self.last,
         )
@@ -88,6 +96,13 @@ def tell_retries(tally: Any) -> None:
     """Report what this process had to repeat since it last did."""
     if tally is not None and (requests := take_retries()):
         tally.retried.remote(requests)
+
+
+def tell_notices(tally: Any, notices: Counter[str]) -> None:
+    """Report what was noticed of the input since it was last told."""
+    if tally is not None and notices:
+        tally.noticed.remote(dict(notices))
+        notices.clear()
 
 
 class Progress:
@@ -137,7 +152,12 @@ class Progress:
         self._thread.join()
         if error is None:
             self.counts = ray.get(self.tally.read.remote())
-            print(self.sentence(), file=sys.stderr, flush=True)
+            for line in [self.sentence(), *self.remarks()]:
+                print(line, file=sys.stderr, flush=True)
+
+    def remarks(self) -> list[str]:
+        """What was noticed of the input, a sentence each."""
+        return [f"{number:,} {what}." for what, number in sorted(self.counts.notices.items())]
 
     def sentence(self) -> str:
         """Rows done, speed, time left and rejected, in one line."""

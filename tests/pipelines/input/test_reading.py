@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from item.errors import UsageError
 from item.tables import IMAGES
 from pipelines.input import reading
+from pipelines.input.archives.tars import Tar
 from pipelines.input.reading import Reading, count_left, read
 from pipelines.input.table_files import ParquetTable
-from pipelines.input.tars import Tar
 from pipelines.tables.row_keys import RowKeys
 from tests.support.dumps import (
     STORAGE,

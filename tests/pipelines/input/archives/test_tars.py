@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.input.tars import DamagedError, Tar
+from pipelines.input.archives.tars import DamagedError, Tar
 
 
 def archive(members: dict[str, bytes], format: int = tarfile.PAX_FORMAT) -> bytes:

@@ -74,6 +74,14 @@ class Tar:
         """Read `stream` from its start, unpacking it if `gzipped`."""
         return cls(gzip.GzipFile(fileobj=stream) if gzipped else stream)  # type: ignore[arg-type]
 
+    goes_on = False
+    """Whether a damaged member leaves the others readable."""
+
+    def rewind(self) -> None:
+        """Begin again at the start of a seekable archive."""
+        self._stream.seek(0)
+        self._left = self._padding = 0
+
     @property
     def seekable(self) -> bool:
         """Whether bodies are passed over without being read."""

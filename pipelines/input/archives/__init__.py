@@ -1,0 +1,1 @@
+"""Archives of images, tar or zip, read member by member."""
