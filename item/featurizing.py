@@ -33,6 +33,7 @@ from item.tables import (
     Status,
     as_features,
     encoded,
+    with_feature_set,
 )
 
 Embedding = NDArray[np.float32]
@@ -143,7 +144,8 @@ class Featurizer:
         ]
         for row, uri in zip(rows, uris or (), strict=uris is not None):
             row["uri"] = uri
-        return _table(rows, self.profile.dimensions)
+        features = _table(rows, self.profile.dimensions)
+        return with_feature_set(features, self.profile.feature_set_id())
 
     def _featurized(
         self, files: Sequence[bytes], captions: Sequence[Sequence[str]] | None

@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from item.errors import UsageError
+
 METADATA_PREFIX = "item."
 """Of the keys that this project writes into a table's key-value metadata."""
 SCHEMA_VERSION = 2
@@ -174,14 +176,10 @@ FEATURES = pa.schema(
         ("parts_embedding", STORED_EMBEDDING),
         ("global_misalignment", STORED_EMBEDDING),
         ("local_misalignment", STORED_EMBEDDING),
+        ("feature_set_id", pa.string()),
     ]
 )
 """One row for every input row; null where a row has no features."""
-
-
-def features_schema(_dimensions: int) -> pa.Schema:
-    """The same schema for every CLIP space."""
-    return FEATURES
 
 
 def as_features(rows: pa.Table, dimensions: int) -> pa.Table:
@@ -214,6 +212,61 @@ def _halved(column: pa.ChunkedArray, dimensions: int) -> pa.ListArray:
     return pa.ListArray.from_arrays(
         pa.array(ends, pa.int32()), pa.array(values.astype(np.float16)), mask=pa.array(~present)
     )
+
+
+def with_feature_set(features: pa.Table, feature_set_id: str | None) -> pa.Table:
+    """Rows of features that name their set, which other programs keep when they save a table."""
+    place = FEATURES.get_field_index("feature_set_id")
+    column = pa.repeat(pa.scalar(feature_set_id, pa.string()), len(features))
+    return features.set_column(place, FEATURES.field(place), column)
+
+
+def feature_set_of(rows: pa.Table) -> str | None:
+    """The feature set of rows of features, by their column, else by their table's metadata.
+
+    Raises
+    ------
+    UsageError
+        If rows of several sets were put together.
+    """
+    found: set[str] = set()
+    if "feature_set_id" in rows.column_names:
+        found = {str(one) for one in pc.unique(rows["feature_set_id"]).to_pylist() if one}
+    if len(found) > 1:
+        raise UsageError(
+            f"Rows of different feature sets were put into one table, "
+            f"{' and '.join(repr(one) for one in sorted(found))}: featurize all images with one "
+            "profile."
+        )
+    return found.pop() if found else decoded(rows.schema.metadata).get("feature_set_id")
+
+
+def typed(rows: pa.Table) -> pa.Table:
+    """Columns of features in their own types, whatever a program that saved them made of these.
+
+    Embeddings and labels stay as they are; :class:`item.heads.columns.FeatureArrays` reads any
+    list, and what stands for a label is for its reader to say.
+
+    Raises
+    ------
+    UsageError
+        If the values of a column cannot be of its type.
+    """
+    for place, name in enumerate(rows.column_names):
+        kind = FEATURES.field(name).type if name in FEATURES.names else None
+        column = rows[name]
+        if kind is None or column.type == kind or name == "label" or kind == STORED_EMBEDDING:
+            continue
+        try:
+            if pa.types.is_floating(column.type) and pa.types.is_integer(kind):
+                column = pc.if_else(pc.is_nan(column), None, column)
+            rows = rows.set_column(place, name, column.cast(kind))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise UsageError(
+                f"The column '{name}' of a features table holds {column.type} that cannot be read "
+                f"as {kind}."
+            ) from None
+    return rows
 
 
 SCORES = pa.schema(
@@ -265,11 +318,11 @@ REJECTS = pa.schema(
 """Rows of a night without features, by reason and source; ``share`` is of the source's rows."""
 
 
-def decoded(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+def decoded(metadata: Mapping[bytes, bytes] | Mapping[str, str] | None) -> dict[str, Any]:
     """The metadata of a file that this project wrote, keys without their prefix."""
     found: dict[str, Any] = {}
     for key, value in (metadata or {}).items():
-        name = key.decode()
+        name = key.decode() if isinstance(key, bytes) else key
         if name.startswith(METADATA_PREFIX):
             found[name.removeprefix(METADATA_PREFIX)] = json.loads(value)
     return found

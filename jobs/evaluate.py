@@ -32,8 +32,11 @@ def evaluate(
     head: Annotated[
         str | None, typer.Option(help="Measure this trained head, and train nothing.")
     ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Parquet or CSV with label, and uri or image_id.")
+    ] = None,
     metadata: Annotated[
-        str | None, typer.Option(help="Parquet with uri and the columns named below.")
+        str | None, typer.Option(help="Parquet or CSV with uri and the columns named below.")
     ] = None,
     group_column: Annotated[
         str | None, typer.Option(help="Rows equal in it stay together, such as prompt.")
@@ -58,6 +61,7 @@ def evaluate(
             "features": features or None,
             "output": output,
             "trained": head,
+            "labels": labels,
             "metadata": metadata,
             "group_column": group_column,
             "subset_column": subset_column,

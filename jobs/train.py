@@ -29,8 +29,11 @@ def train(
         list[str] | None, typer.Option(help="Features table with labels; may be repeated.")
     ] = None,
     output: Annotated[str | None, typer.Option(help="Folder or s3:// prefix for the head.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Parquet or CSV with label, and uri or image_id.")
+    ] = None,
     metadata: Annotated[
-        str | None, typer.Option(help="Parquet with uri and the column to group by.")
+        str | None, typer.Option(help="Parquet or CSV with uri and the column to group by.")
     ] = None,
     group_column: Annotated[
         str | None, typer.Option(help="Rows equal in it stay together, such as prompt.")
@@ -60,6 +63,7 @@ def train(
             "features": features or None,
             "output": output,
             "overwrite": overwrite,
+            "labels": labels,
             "metadata": metadata,
             "group_column": group_column,
             "validation_generator": validation_generator,

@@ -32,7 +32,7 @@ from item.statistics.calibration import (
     Verdict,
     verdicts,
 )
-from item.tables import SCHEMA_VERSION, Status, decoded
+from item.tables import SCHEMA_VERSION, Status, feature_set_of, typed
 
 DESCRIPTION = "head.json"
 TENSORS = "head.safetensors"
@@ -149,8 +149,8 @@ class Head:
             )
 
     def check_table(self, table: pa.Table) -> None:
-        """UsageError unless a table's metadata name the feature set of the head."""
-        self.check_feature_set(decoded(table.schema.metadata).get("feature_set_id"))
+        """UsageError unless a table says that it is of the feature set of the head."""
+        self.check_feature_set(feature_set_of(table))
 
     def score(self, table: pa.Table) -> Scores:
         """Score rows of a features table; which rows stand beside a row changes nothing.
@@ -166,6 +166,7 @@ class Head:
         The verdict is uncertain where a row has no caption or a picture unlike the training
         ones.
         """
+        table = typed(table)
         rows = np.flatnonzero(pc.equal(table["status"], Status.OK).to_numpy())
         arrays = FeatureArrays.of(table.take(rows), self.description.dimensions)
         whole = arrays.complete()

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from item.heads.settings import HeadSettings
 from item.statistics.calibration import OperatingPoints
 from pipelines.configuration import Place, Places, RayJobConfiguration, resolved
-from pipelines.evaluate.protocols import LEAVE_ONE_OUT, ONE_TO_ALL, PAIRS
+from pipelines.evaluate.protocols import ALL, LEAVE_ONE_OUT, ONE_TO_ALL, PAIRS
 
 
 class EvaluateConfiguration(RayJobConfiguration):
@@ -22,8 +22,11 @@ class EvaluateConfiguration(RayJobConfiguration):
     """Folder or ``s3://`` prefix of the tables."""
     trained: Place | None = None
     """A head to measure as it is; nothing is trained then."""
+    labels: Place | None = None
+    """Parquet or CSV with ``label``, and ``uri`` or ``image_id``; perhaps ``generator`` and
+    ``source``. They take the place of what the features say."""
     metadata: Place | None = None
-    """Parquet with ``uri``, ``group_column`` and ``subset_column``."""
+    """Parquet or CSV with ``uri``, ``group_column`` and ``subset_column``."""
     group_column: str | None = None
     """Rows that are equal in it, such as in their prompt, stay together."""
     subset_column: str | None = None
@@ -60,6 +63,8 @@ class EvaluateConfiguration(RayJobConfiguration):
         if unknown or not self.protocols:
             allowed = ", ".join([ONE_TO_ALL, LEAVE_ONE_OUT, *PAIRS])
             raise ValueError(f"protocols must be among {allowed}")
+        if self.subset_name == ALL:
+            raise ValueError(f"subset_name must not be {ALL}, which is what all rows are called")
         if self.subset_column is not None and self.metadata is None:
             raise ValueError("subset_column needs metadata, the table that has it")
         return self

@@ -23,8 +23,9 @@ from pipelines.evaluate.protocols import (
     most_frequent,
     trained_head_trial,
 )
+from pipelines.evaluate.tabulate import AGGREGATES
 from pipelines.score.heads import load_head
-from pipelines.storage.access import Storage, check_writable
+from pipelines.storage.access import check_writable
 from pipelines.train.metadata import metadata_column
 from pipelines.train.rows import LabelledRows, read_labelled
 
@@ -76,14 +77,20 @@ def plan_evaluation(configuration: EvaluateConfiguration) -> EvaluationPlan:
     storage = configuration.storage
     check_writable(configuration.output, storage)
     rows = read_labelled(
-        configuration.features, storage, configuration.metadata, configuration.group_column
+        configuration.features,
+        storage,
+        configuration.metadata,
+        configuration.group_column,
+        configuration.labels,
     )
+    _check_names(rows)
     subsets, notes = _subsets(configuration, rows)
+    notes = [*rows.remarks(), *notes]
     if configuration.trained is not None:
         return _plan_for_head(configuration, configuration.trained, rows, subsets, notes)
     arrays: dict[str | None, FeatureArrays] = {None: rows.arrays(np.arange(len(rows)))}
     for name, path in configuration.variants.items():
-        arrays[name] = _variant(rows, name, path, storage)
+        arrays[name] = _variant(rows, name, path, configuration)
     design = _design(configuration, rows, subsets)
     trials = tuple(
         trial
@@ -127,6 +134,15 @@ def _plan_for_head(
         head,
         (*notes, *_seen_in_training(head, rows)),
     )
+
+
+def _check_names(rows: LabelledRows) -> None:
+    """UsageError if a generator is called as the tables call what is made of all of them."""
+    if taken := sorted(set(rows.generators[rows.labels == 1]) & set(AGGREGATES)):
+        raise UsageError(
+            f"A generator is called '{taken[0]}', as the tables call what is made of all "
+            "generators: rename it, for instance in a table for --labels."
+        )
 
 
 def _subsets(
@@ -175,9 +191,11 @@ def _seen_in_training(head: Head, rows: LabelledRows) -> list[str]:
     return []
 
 
-def _variant(rows: LabelledRows, name: str, path: str, storage: Storage) -> FeatureArrays:
+def _variant(
+    rows: LabelledRows, name: str, path: str, configuration: EvaluateConfiguration
+) -> FeatureArrays:
     """The same images from another table, in the order of the main one."""
-    other = read_labelled([path], storage)
+    other = read_labelled([path], configuration.storage, labels=configuration.labels)
     places = pd.Series(np.arange(len(other)), index=other.uris)
     chosen = places.reindex(rows.uris)
     if chosen.isna().any():

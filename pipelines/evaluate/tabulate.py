@@ -17,6 +17,8 @@ from pipelines.evaluate.methods import Method
 BINS = np.linspace(0, 1, 11)
 """Of the reliability diagram."""
 GREATER_IS_WORSE = ("brier", "ece")
+AGGREGATES = ("mean", "worst", "spread")
+"""What stands in place of a generator's name where a value is made of all of them."""
 COMPARED = ("auroc", "ap", "topic_matched_auroc")
 """Metrics by which methods are compared in the same resamples."""
 
@@ -106,7 +108,7 @@ def _mean(seeds: Sequence[Estimate]) -> Estimate:
 def _over_generators(each: Sequence[Estimate], metric: str) -> dict[str, Estimate]:
     """Mean, worst and spread."""
     worst = np.max if metric in GREATER_IS_WORSE else np.min
-    ways: dict[str, Callable[..., Any]] = {"mean": np.mean, "worst": worst, "spread": np.ptp}
+    ways: Sequence[Callable[..., Any]] = (np.mean, worst, np.ptp)
     return {
         name: Estimate(
             float(way([estimate.value for estimate in each])),
@@ -114,7 +116,7 @@ def _over_generators(each: Sequence[Estimate], metric: str) -> dict[str, Estimat
             sum(estimate.generated for estimate in each),
             each[0].real,
         )
-        for name, way in ways.items()
+        for name, way in zip(AGGREGATES, ways, strict=True)
     }
 
 

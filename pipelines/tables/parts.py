@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from item.tables import Status, as_features
+from item.tables import Status, as_features, decoded, with_feature_set
 from pipelines.runtime.progress import tell_retries
 from pipelines.runtime.stages import PENDING, SECONDS
 from pipelines.storage.access import Storage
@@ -134,6 +134,7 @@ def store(
     """
     repeated = {str(row): number for row, number in enumerate(occurrences) if number}
     own = {"occurrences": repeated, **row_counts(features), **facts}
+    features = with_feature_set(features, decoded(metadata).get("feature_set_id"))
     features = features.replace_schema_metadata(with_part_facts(metadata, own))
     kind, date = place
     digest = _digest_of_keys(features, occurrences)

@@ -21,8 +21,11 @@ class TrainConfiguration(RayJobConfiguration):
     """Folder or ``s3://`` prefix of the head; with several machines one that all reach."""
     overwrite: bool = False
     """Whether a head that is there may be replaced."""
+    labels: Place | None = None
+    """Parquet or CSV with ``label``, and ``uri`` or ``image_id``; perhaps ``generator`` and
+    ``source``. They take the place of what the features say."""
     metadata: Place | None = None
-    """Parquet with ``uri`` and ``group_column``."""
+    """Parquet or CSV with ``uri`` and ``group_column``."""
     group_column: str | None = None
     """Rows that are equal in it, such as in their prompt, stay on one side of the split."""
     leave_out: tuple[str, ...] = ()

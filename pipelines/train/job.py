@@ -85,6 +85,7 @@ def train_head(plan: TrainingPlan) -> dict[str, Any]:
     manifest = {
         "head_id": head.head_id,
         "features": [redact(path) for path in configuration.features],
+        "labels": configuration.labels and redact(configuration.labels),
         "feature_set_id": rows.feature_set_id,
         "rows": {name: counted(rows, part) for name, part in plan.parts().items()},
         "left_out": rows.left_out,

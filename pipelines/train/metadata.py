@@ -5,42 +5,34 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from item.errors import UsageError
-from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.access import Storage
 from pipelines.storage.urls import redact
-from pipelines.train.files import parquet_files
+from pipelines.train.files import read_text
+from pipelines.train.joining import UriIndex
 
 
 def metadata_column(uris: Any, metadata: str, column: str, storage: Storage) -> pa.Array:
-    """A column of a metadata table for each of the URIs; null where it does not name one.
+    """A column of a metadata table as text, for each of the URIs; null where it names none.
 
     Raises
     ------
     UsageError
         If the table cannot be read, lacks the column, or names none of the URIs.
     """
-    parts = []
-    for url in parquet_files(metadata, storage):
-        fs, path = filesystem(url, storage)
-        with fs.open(path, "rb") as content:
-            parquet = pq.ParquetFile(content)
-            missing = {"uri", column} - set(parquet.schema_arrow.names)
-            if missing:
-                raise UsageError(
-                    f"The metadata table {redact(metadata)} has no column '{min(missing)}'."
-                )
-            parts.append(parquet.read(columns=["uri", column]))
-    if not parts:
-        raise UsageError(f"There is no Parquet at {redact(metadata)} to read groups from.")
-    table = pa.concat_tables(parts, promote_options="permissive")
-    if not isinstance(uris, pa.ChunkedArray):
-        uris = pa.array(uris, pa.string())
-    place = pc.index_in(uris, value_set=table["uri"])
-    if place.null_count == len(uris):
+    parts, files = [], list[str]()
+    for url, table in read_text(metadata, dict.fromkeys(["uri", column]), storage, "groups"):
+        missing = {"uri", column} - set(table.column_names)
+        if missing:
+            raise UsageError(f"The metadata table {redact(url)} has no column '{min(missing)}'.")
+        parts.append(table)
+        files += [url] * len(table)
+    table = pa.concat_tables(parts)
+    wanted = uris.to_pylist() if isinstance(uris, pa.ChunkedArray) else list(uris)
+    places = UriIndex(table["uri"].to_pylist(), files).places(wanted)
+    if (places < 0).all():
         raise UsageError(
             f"The metadata table {redact(metadata)} has none of the URIs of the features table."
         )
-    return table[column].take(place)
+    return table[column].take(pa.array(places, mask=places < 0))

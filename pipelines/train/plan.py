@@ -32,11 +32,7 @@ class TrainingPlan:
 
     def remarks(self) -> list[str]:
         """What its owner should know before the work begins."""
-        left_out = [f"{number:,} {reason}" for reason, number in self.rows.left_out.items()]
-        return [
-            *([f"Rows left out: {', '.join(left_out)}."] if left_out else []),
-            *self.split.notes,
-        ]
+        return [*self.rows.remarks(), *self.split.notes]
 
     def describe(self) -> dict[str, Any]:
         """The plan as ``--dry-run`` prints it."""
@@ -61,6 +57,7 @@ class TrainingPlan:
         configuration = self.configuration.model_dump_json(exclude={"overwrite", "max_failures"})
         lines = [configuration, self.rows.feature_set_id]
         lines += [f"{part.url} {part.row_group} {part.rows}" for part in self.rows.fragments]
+        lines.append(hashlib.sha256(self.rows.labels.tobytes()).hexdigest())
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
@@ -79,6 +76,7 @@ def plan_training(configuration: TrainConfiguration) -> TrainingPlan:
         configuration.storage,
         configuration.metadata,
         configuration.group_column,
+        configuration.labels,
     ).without(configuration.leave_out)
     parts = split(
         rows,

@@ -17,10 +17,13 @@ from scipy.sparse.csgraph import connected_components
 
 from item.errors import UsageError
 from item.heads.columns import COLUMNS, FeatureArrays, embedding_dimensions
-from item.tables import SCHEMA_VERSION, Status, decoded
+from item.tables import SCHEMA_VERSION, Status, decoded, typed
 from pipelines.storage.access import Storage, filesystem
 from pipelines.storage.urls import redact
+from pipelines.tables.columns import as_text, check_distinct
+from pipelines.tables.identity import FEATURES, feature_set_in, table_kind
 from pipelines.train.files import parquet_files
+from pipelines.train.labels import Labels, as_labels
 from pipelines.train.metadata import metadata_column
 
 KEYS = ("uri", "image_id", "status", "label", "generator", "source")
@@ -39,7 +42,7 @@ class Fragment:
         """Some of its columns."""
         fs, path = filesystem(self.url, storage)
         with fs.open(path, "rb") as file:
-            return pq.ParquetFile(file).read_row_group(self.row_group, columns=list(columns))
+            return typed(pq.ParquetFile(file).read_row_group(self.row_group, list(columns)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +69,13 @@ class LabelledRows:
     storage: Storage
     left_out: dict[str, int] = field(default_factory=dict)
     """Rows that cannot be learned from, by reason."""
+    notes: tuple[str, ...] = ()
+    """What was noticed as labels were joined and compared."""
+
+    def remarks(self) -> list[str]:
+        """What whoever uses the rows should know of them."""
+        left_out = [f"{number:,} {reason}" for reason, number in self.left_out.items()]
+        return [*self.notes, *([f"Rows left out: {', '.join(left_out)}."] if left_out else [])]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -150,10 +160,12 @@ def read_labelled(
     storage: Storage,
     metadata: str | None = None,
     group_column: str | None = None,
+    labels: str | None = None,
 ) -> LabelledRows:
     """Read features tables of one feature set, and refuse what cannot be trained on.
 
-    Rows that share a URI, an image or a group belong together.
+    Rows that share a URI, an image or a group belong together. Of a picture that is labelled
+    both real and generated no row is used.
 
     Parameters
     ----------
@@ -162,26 +174,42 @@ def read_labelled(
     metadata : Parquet with ``uri`` and `group_column`
     group_column : column of `metadata`, or of the features tables, such as the prompt; rows
         that are equal in it are never divided
+    labels : table whose labels, generators and sources take the place of those of the features;
+        see :class:`pipelines.train.labels.Labels`
 
     Raises
     ------
     UsageError
         If a path is missing or no features table, if feature sets are mixed, if there are no
-        rows, no labels or one class alone, or if a feature is NaN or infinite.
+        rows, no labels or one class alone, if a feature is NaN or infinite, or if labels cannot
+        be joined.
     """
     files = [(path, url) for path in paths for url in _files(path, storage)]
     own_column = group_column if metadata is None else None
+    beside = None if labels is None else Labels.read(labels, storage)
     feature_set_id, dimensions, fragments = _fragments(files, storage, own_column)
     tables = [
-        _checked(number, fragment, storage, own_column) for number, fragment in enumerate(fragments)
+        _checked(number, fragment, storage, own_column, beside)
+        for number, fragment in enumerate(fragments)
     ]
     rows = pa.concat_tables(tables)
+    notes = [beside.note()] if beside is not None and len(rows) else []
     _refuse_useless(rows, paths)
     usable = pc.and_(pc.equal(rows["status"], Status.OK), pc.is_valid(rows["label"]))
     without_features = pc.sum(pc.not_equal(rows["status"], Status.OK)).as_py() or 0
     left_out = {"without features": without_features}
     left_out["without a label"] = len(rows) - (pc.sum(usable).as_py() or 0) - without_features
     rows = rows.filter(usable)
+    both, pictures = _labelled_both_ways(rows)
+    if pictures:
+        notes.append(
+            f"{pictures:,} {'picture is' if pictures == 1 else 'pictures are'} labelled both real "
+            f"(0) and generated (1), such as {_an_example(rows.filter(pa.array(both)))}: none of "
+            "their rows is used."
+        )
+        left_out["of pictures labelled both real and generated"] = int(both.sum())
+        rows = rows.filter(pa.array(~both))
+        _refuse_one_label(rows, paths, notes[-1])
     keys = [rows["uri"], rows["image_id"]]
     if metadata is not None:
         keys.append(metadata_column(rows["uri"], metadata, str(group_column), storage))
@@ -200,6 +228,7 @@ def read_labelled(
         dimensions=dimensions,
         storage=storage,
         left_out={reason: number for reason, number in left_out.items() if number},
+        notes=tuple(notes),
     )
 
 
@@ -221,27 +250,12 @@ def _fragments(
         with fs.open(inner, "rb") as file:
             try:
                 about = pq.ParquetFile(file)
-                facts = decoded(about.schema_arrow.metadata)
+                feature_set_id = _feature_set(about, path, column)
                 schema, groups = about.schema_arrow, about.metadata
-                missing = {*KEYS, *COLUMNS} - set(schema.names)
-                size = None if missing else facts.get("dimensions") or _dimensions(about)
+                size = decoded(schema.metadata).get("dimensions") or _dimensions(about)
             except (pa.ArrowInvalid, ValueError):
                 raise UsageError(f"{redact(url)} is not readable as Parquet.") from None
-        if "feature_set_id" not in facts or missing:
-            raise UsageError(
-                f"{redact(path)} is not a features table: make one with jobs/featurize.py."
-            )
-        if facts["schema_version"] != SCHEMA_VERSION:
-            raise UsageError(
-                f"{redact(path)} has version {facts['schema_version']} of the table schema, this "
-                f"program reads version {SCHEMA_VERSION}: featurize the images again."
-            )
-        if column is not None and column not in schema.names:
-            raise UsageError(
-                f"{redact(path)} has no column '{column}' to group by: name the table that has it "
-                "with --metadata."
-            )
-        tables.setdefault((facts["feature_set_id"], size), path)
+        tables.setdefault((feature_set_id, size), path)
         fragments += [
             Fragment(url, number, groups.row_group(number).num_rows)
             for number in range(groups.num_row_groups)
@@ -256,6 +270,37 @@ def _fragments(
     return feature_sets.pop(), max((size for size in sizes if size), default=0), fragments
 
 
+def _feature_set(parquet: pq.ParquetFile, path: str, column: str | None) -> str:
+    """Feature set of a file; UsageError if its rows are no features that can be learned from."""
+    schema = parquet.schema_arrow
+    if table_kind(schema) != FEATURES:
+        raise UsageError(
+            f"{redact(path)} is not a features table: make one with jobs/featurize.py."
+        )
+    check_distinct(schema.names, [*KEYS, *COLUMNS, *([column] if column else [])], path)
+    if missing := sorted({*KEYS, *COLUMNS} - set(schema.names)):
+        raise UsageError(f"The features table {redact(path)} lacks the column '{missing[0]}'.")
+    if column is not None and column not in schema.names:
+        raise UsageError(
+            f"{redact(path)} has no column '{column}' to group by: name the table that has it with "
+            "--metadata."
+        )
+    version = decoded(schema.metadata).get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        raise UsageError(
+            f"{redact(path)} has version {version} of the table schema, this program reads "
+            f"version {SCHEMA_VERSION}: featurize the images again."
+        )
+    feature_set_id = feature_set_in(parquet)
+    if feature_set_id is None:
+        raise UsageError(
+            f"{redact(path)} does not say which feature set it is of: a program that saved it "
+            "again left that out, so give the table as jobs/featurize.py wrote it, and labels of "
+            "your own with --labels."
+        )
+    return feature_set_id
+
+
 def _dimensions(parquet: pq.ParquetFile) -> int | None:
     """How long a file's embeddings are; None if it holds none."""
     for batch in parquet.iter_batches(256, columns=["image_embedding"]):
@@ -265,10 +310,16 @@ def _dimensions(parquet: pq.ParquetFile) -> int | None:
     return None
 
 
-def _checked(number: int, fragment: Fragment, storage: Storage, column: str | None) -> pa.Table:
+def _checked(
+    number: int, fragment: Fragment, storage: Storage, column: str | None, labels: Labels | None
+) -> pa.Table:
     """Keys of a fragment's rows; UsageError if a usable one has features that are no numbers."""
     own = [column] if column is not None and column not in KEYS else []
     table = fragment.read(storage, dict.fromkeys([*KEYS, *COLUMNS, *own]))
+    place = table.column_names.index("label")
+    table = table.set_column(place, "label", as_labels(table["label"], fragment.url))
+    if labels is not None:
+        table = labels.applied(table)
     usable = table.filter(
         pc.and_(pc.equal(table["status"], Status.OK), pc.is_valid(table["label"]))
     )
@@ -278,13 +329,9 @@ def _checked(number: int, fragment: Fragment, storage: Storage, column: str | No
             f"{len(broken)} rows of {redact(fragment.url)} have features that are NaN or infinite, "
             f"the first of them {usable['uri'][int(broken[0])].as_py()!r}: featurize them again."
         )
-    wrong = set(pc.unique(usable["label"]).to_pylist()) - {0, 1}
-    if wrong:
-        raise UsageError(
-            f"{redact(fragment.url)} has the label {min(wrong)}: labels are 1 (generated) and "
-            "0 (real)."
-        )
     keys = table.select([*KEYS, *own])
+    for name in own:
+        keys = keys.set_column(keys.column_names.index(name), name, as_text(keys[name]))
     length = len(table)
     keys = keys.append_column("fragment", pa.array(np.full(length, number), pa.int64()))
     return keys.append_column("place", pa.array(np.arange(length), pa.int64()))
@@ -299,16 +346,44 @@ def _refuse_useless(rows: pa.Table, paths: Sequence[str]) -> None:
         raise UsageError(
             f"None of the {len(rows):,} rows of {where} has features: see their error_code."
         )
-    labels = pc.unique(with_features["label"].drop_null()).to_pylist()
-    if not labels:
+    labelled = with_features.filter(pc.is_valid(with_features["label"]))
+    if not len(labelled):
         raise UsageError(
-            f"No row of {where} has a label: training needs rows with label 1 (generated) and "
-            "rows with label 0 (real)."
+            f"No row of {where} has a label: give a table of labels with --labels, 1 for generated "
+            "and 0 for real."
         )
+    _refuse_one_label(labelled, paths)
+
+
+def _refuse_one_label(rows: pa.Table, paths: Sequence[str], why: str = "") -> None:
+    where = ", ".join(map(redact, paths))
+    labels = pc.unique(rows["label"]).to_pylist()
+    if not labels:
+        raise UsageError(f"No labelled row of {where} is left: {why}")
     if len(labels) == 1:
         names = ("real (0)", "generated (1)")
         only, other = names[labels[0]], names[1 - labels[0]]
-        raise UsageError(f"All labelled rows of {where} are {only}: add a table with {other} rows.")
+        said = f"All labelled rows of {where} are {only}: add a table with {other} rows."
+        raise UsageError(f"{why[:-1]}; {said[0].lower()}{said[1:]}" if why else said)
+
+
+def _labelled_both_ways(rows: pa.Table) -> tuple[NDArray[np.bool_], int]:
+    """(n,) which labelled rows are of a picture that has both labels, and how many pictures."""
+    codes, names = pd.factorize(rows["image_id"].to_numpy())
+    known = codes >= 0
+    labels = rows["label"].to_numpy()
+    sides = [
+        np.bincount(codes[known & (labels == label)], minlength=len(names)) > 0 for label in (0, 1)
+    ]
+    both = sides[0] & sides[1]
+    return known & np.append(both, False)[codes], int(both.sum())
+
+
+def _an_example(rows: pa.Table) -> str:
+    """URIs of the first picture, of each label one."""
+    same = rows.filter(pc.equal(rows["image_id"], rows["image_id"][0]))
+    uris = [same.filter(pc.equal(same["label"], label))["uri"][0].as_py() for label in (0, 1)]
+    return " and ".join(repr(redact(str(uri))) for uri in dict.fromkeys(uris))
 
 
 def _group_numbers(keys: Sequence[pa.ChunkedArray]) -> Indices:

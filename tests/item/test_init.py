@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -73,7 +74,22 @@ def test_a_table_says_which_features_it_holds(tmp_path: Path) -> None:
     head = item.Head.load()
     head.check_table(pq.read_table(tmp_path / "features.parquet"))
     with pytest.raises(item.UsageError, match="cannot score those of 'None'"):
-        head.check_table(table.replace_schema_metadata(None))
+        head.check_table(table.replace_schema_metadata(None).drop("feature_set_id"))
+
+
+def test_a_table_that_pandas_saved_still_says_which_features_it_holds(tmp_path: Path) -> None:
+    table = item.featurize([b""])
+    table.to_pandas().to_parquet(tmp_path / "again.parquet")
+    again = pq.read_table(tmp_path / "again.parquet")
+    assert not any(key.startswith(b"item.") for key in again.schema.metadata)
+    item.Head.load().check_table(again)
+    other = again.set_column(
+        again.column_names.index("feature_set_id"), "feature_set_id", [["another-0"]]
+    )
+    with pytest.raises(item.UsageError, match="cannot score those of 'another-0'"):
+        item.Head.load().check_table(other)
+    with pytest.raises(item.UsageError, match="Rows of different feature sets"):
+        item.Head.load().check_table(pa.concat_tables([again, other], promote_options="permissive"))
 
 
 def test_a_path_without_a_file_is_one_sentence(tmp_path: Path) -> None:

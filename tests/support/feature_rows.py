@@ -16,6 +16,7 @@ VERSION = "1-mark"
 
 COLUMNS = sorted(
     [
+        "feature_set_id",
         "image_id",
         "uri",
         "input_version",

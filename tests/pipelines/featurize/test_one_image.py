@@ -16,7 +16,7 @@ from item.errors import UsageError
 from item.featurizing import featurizer_of
 from item.images.decode import image_id
 from item.profiles import Profile, load_profile
-from item.tables import FEATURES, ErrorCode, as_features
+from item.tables import FEATURES, ErrorCode, as_features, with_feature_set
 from pipelines.featurize.one_image import featurize_one, read_one
 from pipelines.featurize.steps import stages
 from pipelines.runtime.stages import run_stage
@@ -43,7 +43,8 @@ def together(profile: Profile, tmp_path_factory: pytest.TempPathFactory) -> dict
     for stage in stages(profile):
         stage.set_up()
         table = run_stage(stage, table)
-    rows = as_features(table, profile.dimensions).to_pylist()
+    features = as_features(table, profile.dimensions)
+    rows = with_feature_set(features, profile.feature_set_id()).to_pylist()
     return {Path(row["uri"]).stem: row for row in rows}
 
 

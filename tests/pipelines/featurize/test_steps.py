@@ -15,7 +15,7 @@ from item.images.decode import image_id
 from item.images.perturb import Perturbation
 from item.misalignment import global_misalignment
 from item.profiles import Profile, load_profile
-from item.tables import FEATURES, ErrorCode, Note, as_features
+from item.tables import FEATURES, ErrorCode, Note, as_features, with_feature_set
 from pipelines.featurize.steps import EMBEDDINGS, Embed, FindObjects, Perturb, stages
 from pipelines.runtime.stages import Stage, run_stage
 from tests.support.dumps import make, planned, tables_of
@@ -174,6 +174,7 @@ def test_featurizer_gives_the_rows_of_the_stages(
     """The same values to the last bit where the same pictures go through a model together."""
     assert len(images) <= profile.resources.embed.batch_size
     by_stages = as_features(through(ready, images, len(images)), profile.dimensions)
+    by_stages = with_feature_set(by_stages, profile.feature_set_id())
     columns = [name for name in by_stages.column_names if name not in OF_THE_INPUT]
     found = Featurizer(profile).featurize(images["bytes"].to_pylist(), images["uri"].to_pylist())
     assert found.schema.equals(by_stages.schema)

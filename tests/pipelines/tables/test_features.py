@@ -102,7 +102,7 @@ def test_writer_returns_path_rows_size_and_checksum(tmp_path: Path) -> None:
 def test_rejected_rows_are_null_in_every_feature(tmp_path: Path) -> None:
     [part] = write(str(tmp_path), done("bad 1", "a", "b", "bad 2"))
     rows = pq.ParquetFile(tmp_path / part["path"]).read().to_pylist()
-    kept = {"uri", "input_version", "status", "error_code", "error_message"}
+    kept = {"uri", "input_version", "status", "error_code", "error_message", "feature_set_id"}
     for row in rows:
         if row["status"] == "rejected":
             assert {name for name, value in row.items() if value is not None} == kept
