@@ -21,3 +21,9 @@ class UsageError(JobError):
     """
 
     exit_code = 2
+
+
+class MachineError(JobError):
+    """A machine, a cluster or a network failed: nothing is damaged, and a later start goes on."""
+
+    exit_code = 5

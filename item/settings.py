@@ -112,11 +112,11 @@ def _walk(
         section = held.get("", section)
         keys.append(part)
         field = section.model_fields.get(part)
-        held = _sections(field.annotation) if field else {}
+        held = sections_of(field.annotation) if field else {}
     return keys, section
 
 
-def _sections(annotation: Any) -> dict[str, type[BaseModel]]:
+def sections_of(annotation: Any) -> dict[str, type[BaseModel]]:
     """Sections that a value may be, by their tag in a union; one without a tag under ""."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return {"": annotation}
@@ -124,5 +124,5 @@ def _sections(annotation: Any) -> dict[str, type[BaseModel]]:
     tag = next((argument.tag for argument in arguments if isinstance(argument, Tag)), "")
     sections: dict[str, type[BaseModel]] = {}
     for argument in arguments:
-        sections |= {outer or tag: section for outer, section in _sections(argument).items()}
+        sections |= {outer or tag: section for outer, section in sections_of(argument).items()}
     return sections

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from item.errors import JobError
+from pipelines.runtime.failures import machine_failures
 
 Input = Annotated[
     str | None,
@@ -53,7 +54,8 @@ def refusals() -> Iterator[None]:
     """Print what ends a job as one sentence, without a traceback, and exit with its code."""
     _quieten()
     try:
-        yield
+        with machine_failures():
+            yield
     except JobError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None

@@ -12,7 +12,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from item.errors import UsageError
-from item.profiles import Profile, load_profile
+from item.profiles import load_profile, profile_of
 from item.settings import overridden, validated
 from pipelines.storage.access import Storage
 
@@ -99,7 +99,7 @@ def resolved_with_profile(
     if isinstance(values["profile"], str):
         profile = load_profile(values["profile"], of_profile)
     else:
-        profile = validated(Profile, overridden(values["profile"], of_profile), "profile")
+        profile = profile_of(values["profile"], of_profile)
     return validated(kind, {**values, "profile": profile}, "configuration")
 
 

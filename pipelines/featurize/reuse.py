@@ -20,6 +20,7 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
+from item.errors import MachineError
 from item.tables import FEATURES, Status
 from pipelines.storage.access import Storage, filesystem
 from pipelines.tables.features import NAMES, FeatureTable
@@ -133,7 +134,7 @@ def copied(
 
     Raises
     ------
-    RuntimeError
+    MachineError
         If a picture's features are gone; the next run computes them.
     """
     waiting = _waiting(table, work, done)
@@ -142,9 +143,9 @@ def copied(
     places = index.find(waiting["image_id"].to_pylist())
     if (places < 0).any():
         table.drop_repeats(work)
-        raise RuntimeError(
+        raise MachineError(
             f"{(places < 0).sum()} rows wait for features that are not there any more; start "
-            "the job again to compute them"
+            "the same command again to compute them."
         )
     waiting = waiting.append_column("file", pa.array(index.file[places]))
     waiting = waiting.append_column("row", pa.array(index.row[places]))

@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 
+from item.errors import MachineError
 from pipelines.featurize.error_rate import check_error_rates, is_gone
 from pipelines.featurize.manifest import Staged, manifest_of
 from pipelines.featurize.plan import FeaturizingPlan, remember_date, run_suffix
@@ -79,7 +80,7 @@ def stage(jobs: Sequence[FeaturizingPlan]) -> list[Staged]:
 
     Raises
     ------
-    RuntimeError
+    MachineError
         If rows are missing then; what is done is kept for the next run.
     """
     to_do = [_to_do(job) for job in jobs]
@@ -292,7 +293,7 @@ def _check_all_there(job: FeaturizingPlan) -> None:
     written = job.table.written(job.work, job.plan.dates, job.overwrite)
     missing = reading.count_left(job.plan, written, job.configuration.storage)
     if missing:
-        raise RuntimeError(
+        raise MachineError(
             f"{missing} of {job.plan.rows} rows were not written, so nothing is published; "
-            "start the job again to compute them"
+            "start the same command again to compute them."
         )

@@ -21,6 +21,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from item.errors import MachineError
 from item.tables import ErrorCode
 from pipelines.input.archives import members
 from pipelines.input.columns import ColumnNames, InputFile, Keys, captions_of, labels_of, texts
@@ -85,7 +86,7 @@ def read(
 
     Raises
     ------
-    RuntimeError
+    MachineError
         While the dataset is consumed, if a whole table or archive cannot be reached.
     """
     readers = [_Reader.of(one.plan, storage, max_bytes) for one in inputs]
@@ -135,7 +136,7 @@ def count_left(plan: InputPlan, finished: RowKeys, storage: Storage) -> int | No
 
     Raises
     ------
-    RuntimeError
+    MachineError
         If a table or archive cannot be reached.
     """
     if plan.rows is None or not len(finished):
@@ -371,7 +372,10 @@ def _stops_the_run(file: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, ListError, *STORAGE_ERRORS) as error:
-        raise RuntimeError(f"Reading {redact(file)} failed: {reading_failure(error)}.") from None
+        raise MachineError(
+            f"Reading {redact(file)} failed: {reading_failure(error)}. Start the same command "
+            "again when it can be read."
+        ) from None
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
-from item.errors import UsageError
+from item.errors import MachineError, UsageError
 from item.explanation.sentences import explanations, weakest_objects
 from item.heads.columns import COLUMNS as HEAD_COLUMNS
 from item.heads.head import Head
@@ -280,7 +280,9 @@ def _publish(job: ScoringPlan, file: FileToScore, run_id: str) -> tuple[str, dic
     facts: dict[str, Any] = {}
     with lease_on(job.scores.root, night, configuration) as lease:
         if not job.scores.staged(file.work):
-            raise RuntimeError(f"another run has published the scores of {night}; start again")
+            raise MachineError(
+                f"Another run has published the scores of {night}: start the same command again."
+            )
         lease.check()
         name = posixpath.basename(file.path)
         path = job.scores.replace(night, _counted(_staged(job, file), facts), schema, facts, name)

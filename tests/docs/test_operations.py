@@ -20,7 +20,7 @@ import typer.main
 import yaml
 from jsonschema import Draft202012Validator, ValidationError, validate
 
-from item.errors import JobError, UsageError
+from item.errors import JobError, MachineError, UsageError
 from pipelines.featurize.error_rate import ErrorRateError
 from pipelines.runtime.counters import TAGS
 from pipelines.storage.access import Storage
@@ -85,8 +85,8 @@ def test_there_are_commands_to_check() -> None:
 
 def test_every_exit_code_is_explained() -> None:
     codes = {int(code) for code in re.findall(r"^\| `(\d)` \|", TEXT, re.MULTILINE)}
-    known = {error.exit_code for error in (JobError, UsageError, ErrorRateError, LeaseHeldError)}
-    assert codes == {0, 1, 2, 3, 4} == {0, *known}
+    errors = (JobError, UsageError, ErrorRateError, LeaseHeldError, MachineError)
+    assert codes == {0, 1, 2, 3, 4, 5} == {0, *(error.exit_code for error in errors)}
 
 
 def test_every_setting_of_the_storage_is_explained() -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from item.errors import UsageError
+from item.errors import MachineError, UsageError
 from item.heads.head import Head
 from item.mini import HEAD
 from item.tables import FEATURES, SCORES
@@ -217,7 +217,7 @@ def test_night_that_another_run_holds_is_not_published(copy: Path) -> None:
     shutil.rmtree(copy / "scores" / f"date={NIGHTS[0]}")
     with (
         Lease(str(copy / "scores"), NIGHTS[0], STORAGE),
-        pytest.raises((LeaseHeldError, RuntimeError)),
+        pytest.raises((LeaseHeldError, MachineError)),
     ):
         run(copy)
     assert not (copy / "scores" / f"date={NIGHTS[0]}").exists()
