@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from item.errors import UsageError
 from item.profiles import load_profile, profile_of
@@ -17,27 +15,6 @@ from item.settings import overridden, validated
 from pipelines.storage.access import Storage
 
 Configuration = TypeVar("Configuration", bound=BaseModel)
-
-
-def absolute(place: str) -> str:
-    """A place as it was meant where the command was typed; URLs stay as they are.
-
-    A worker has another working folder, on a cluster perhaps on another machine.
-    """
-    if not place:
-        raise ValueError("must not be empty")
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", place):
-        return place
-    return os.path.abspath(os.path.expanduser(place))
-
-
-Place = Annotated[str, AfterValidator(absolute)]
-"""A file or folder, or a URL."""
-Places = Annotated[
-    tuple[Place, ...],
-    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
-]
-"""Some of them; one may be given without a list."""
 
 
 class JobConfiguration(BaseModel):

@@ -7,7 +7,8 @@ import datetime
 from pydantic import Field, model_validator
 
 from pipelines.audit.numbers import AuditOptions
-from pipelines.configuration import JobConfiguration, Place
+from pipelines.configuration import JobConfiguration
+from pipelines.storage.places import Place
 
 ENDING = ".html"
 

@@ -27,6 +27,7 @@ from item.statistics.prevalence import (
     share_generated_of_flagged,
 )
 from item.tables import ErrorCode, Status
+from pipelines.audit.left_out import left_out
 from pipelines.audit.rows import AuditRows
 
 SCORED = (Verdict.LIKELY_GENERATED, Verdict.UNCERTAIN, Verdict.LIKELY_REAL)
@@ -174,6 +175,8 @@ class Audit:
     """status, error_code, source, rows, share (of the source's rows), reason, examples."""
     run: pd.DataFrame
     """One row a night; None for what is not known."""
+    left_out: tuple[str, ...]
+    """Sentences about what lay in the dump and was not read, or not as it says."""
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables by name, as they stand beside the report."""
@@ -207,6 +210,7 @@ def audit_of(rows: AuditRows, known: Known, options: AuditOptions) -> Audit:
         queue=texts.loc[queue],
         rejects=reject_counts(rows),
         run=run_facts(rows, options),
+        left_out=tuple(left_out(rows.manifests)),
     )
 
 

@@ -58,6 +58,7 @@ class Page:
     facts: Sequence[tuple[str, str, str]]
     summary: Sequence[str]
     unknown: Sequence[str]
+    left_out: Sequence[str]
     plots: Sequence[Plot]
     gallery: Sequence[Card]
     sources: Sequence[tuple[int, str]]
@@ -128,6 +129,7 @@ def page_of(
         facts=_facts(audit),
         summary=audit_words.summary(audit, known),
         unknown=audit_words.unknown(known, len(missing)),
+        left_out=[one_line(sentence) for sentence in audit.left_out],
         plots=plots(audit, known, psi),
         gallery=gallery,
         sources=list(enumerate(sources)),

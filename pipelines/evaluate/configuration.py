@@ -9,8 +9,9 @@ from pydantic import Field, model_validator
 
 from item.heads.settings import HeadSettings
 from item.statistics.calibration import OperatingPoints
-from pipelines.configuration import Place, Places, RayJobConfiguration, resolved
+from pipelines.configuration import RayJobConfiguration, resolved
 from pipelines.evaluate.protocols import ALL, LEAVE_ONE_OUT, ONE_TO_ALL, PAIRS
+from pipelines.storage.places import Place, Places
 
 
 class EvaluateConfiguration(RayJobConfiguration):

@@ -10,8 +10,9 @@ from pydantic import Field, ValidationInfo, field_validator
 from item.errors import UsageError
 from item.images.perturb import NONE, Perturbation
 from item.profiles import Profile
-from pipelines.configuration import Place, Places, PublishingConfiguration, resolved_with_profile
+from pipelines.configuration import PublishingConfiguration, resolved_with_profile
 from pipelines.input.plan import InputOptions
+from pipelines.storage.places import Place, Places
 
 
 class FeaturizingOptions(PublishingConfiguration):

@@ -24,6 +24,7 @@ from pipelines.input.kinds import NAMES, kind_of_input
 from pipelines.input.listing import ListedFile, Listing, listing
 from pipelines.input.pieces import Piece, Survey, cut
 from pipelines.storage.access import Storage, check_readable, filesystem
+from pipelines.storage.places import Places
 from pipelines.storage.urls import redact
 from pipelines.tables.row_keys import RowKeys, file_states
 
@@ -37,7 +38,7 @@ class InputOptions(BaseModel):
     """What the input is; ``auto`` looks."""
     columns: ColumnNames = ColumnNames()
     """What the columns of its tables are called."""
-    uri_roots: tuple[str, ...] = ()
+    uri_roots: Places = ()
     """Further folders and prefixes below which URIs of a table and links may lead."""
     date: Date | None = None
     """For rows without a date and without ``date=YYYY-MM-DD`` folders; today if unset."""

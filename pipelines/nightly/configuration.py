@@ -10,9 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from item.mini import HEAD
 from item.settings import validated
 from pipelines.audit.numbers import AuditOptions
-from pipelines.configuration import Place, Places
 from pipelines.featurize.configuration import FeaturizeConfiguration, FeaturizingOptions
 from pipelines.score.configuration import ScoreConfiguration
+from pipelines.storage.places import Place, Places
 from pipelines.storage.urls import join
 
 

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from item.mini import HEAD
 from item.settings import validated
-from pipelines.configuration import Place, PublishingConfiguration, resolved_with_profile
+from pipelines.configuration import PublishingConfiguration, resolved_with_profile
 from pipelines.featurize.configuration import FeaturizeConfiguration
+from pipelines.storage.places import Place
 
 
 class ScoreConfiguration(PublishingConfiguration):

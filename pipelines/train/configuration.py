@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from item.heads.settings import HeadSettings
 from item.statistics.calibration import OperatingPoints
-from pipelines.configuration import Place, Places, RayJobConfiguration, resolved
+from pipelines.configuration import RayJobConfiguration, resolved
+from pipelines.storage.places import Place, Places
 
 
 class TrainConfiguration(RayJobConfiguration):

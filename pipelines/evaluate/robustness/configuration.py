@@ -11,10 +11,11 @@ from pydantic import Field, field_validator, model_validator
 from item.errors import UsageError
 from item.images.perturb import NONE, STANDARD, Perturbation
 from item.settings import overridden, validated
-from pipelines.configuration import Place, Places, read_settings
+from pipelines.configuration import read_settings
 from pipelines.featurize.configuration import FeaturizeConfiguration
 from pipelines.featurize.configuration import resolve as resolve_featurizing
 from pipelines.input.sample import Sampling
+from pipelines.storage.places import Place, Places
 from pipelines.storage.urls import join, normalise
 
 SAMPLE = "sample"
