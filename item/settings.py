@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import difflib
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, Tag, ValidationError
+from pydantic import BaseModel, Discriminator, Tag, ValidationError
+from pydantic.fields import FieldInfo
 
 from item.errors import UsageError
 
@@ -36,6 +38,93 @@ def overridden(values: Any, overrides: Mapping[str, Any]) -> Any:
             raise UsageError(f"The key '{key}' cannot be set: it has no section to stand in.")
         place[last] = copy.deepcopy(value)
     return result
+
+
+def adapted(model: type[BaseModel], values: Any, overrides: Mapping[str, Any]) -> Any:
+    """``values`` overridden, without what fits no longer where another ``model`` is chosen.
+
+    Of a section that is one of several kinds, told apart by its key ``model``, and that becomes
+    another kind, only those of its earlier keys are kept that both kinds declare alike. Keys
+    among the ``overrides`` are never dropped.
+
+    Parameters
+    ----------
+    model : the class of the settings
+    values : nested, by key
+    overrides : by dotted key
+
+    Raises
+    ------
+    UsageError
+        If a key leads through something that is no section.
+    """
+    result = overridden(values, overrides)
+    for key in overrides:
+        section, _, last = key.rpartition(".")
+        if last == "model" and (kinds := _kinds(model, section)):
+            typed = {one.removeprefix(f"{section}.").split(".")[0] for one in overrides}
+            _adapt(_at(result, section), _at(values, section), kinds, typed)
+    return result
+
+
+def _adapt(new: Any, old: Any, kinds: _Kinds, typed: set[str]) -> None:
+    if not isinstance(old, Mapping) or not isinstance(new, dict):
+        return
+    if new.get("model") is None:
+        new.pop("model", None)
+    before, after = kinds.of(old), kinds.of(new)
+    if after is None:
+        return
+    if "model" not in after.model_fields:
+        new.pop("model", None)
+    if after is before:
+        return
+    for name in set(new) - typed:
+        if before is None or not _alike(
+            before.model_fields.get(name), after.model_fields.get(name)
+        ):
+            del new[name]
+
+
+def _alike(one: FieldInfo | None, other: FieldInfo | None) -> bool:
+    """Whether two kinds mean the same by a key."""
+    if one is None or other is None:
+        return False
+    declared = [(kind.annotation, kind.metadata, kind.get_default()) for kind in (one, other)]
+    return declared[0] == declared[1]
+
+
+def _at(values: Any, section: str) -> Any:
+    for part in section.split("."):
+        values = values.get(part) if isinstance(values, Mapping) else None
+    return values
+
+
+@dataclass(frozen=True)
+class _Kinds:
+    """What a section may be, by the tags of a union, and how the tag is told."""
+
+    members: Mapping[str, type[BaseModel]]
+    tag: Callable[[Any], Hashable]
+
+    def of(self, section: Any) -> type[BaseModel] | None:
+        return self.members.get(str(self.tag(section)))
+
+
+def _kinds(model: type[BaseModel], section: str) -> _Kinds | None:
+    """The kinds of a section; None for one that is no union."""
+    *parents, last = section.split(".")
+    for parent in parents:
+        field = model.model_fields.get(parent)
+        inner = _sections(field.annotation).get("") if field else None
+        if inner is None:
+            return None
+        model = inner
+    field = model.model_fields.get(last)
+    tags = [one for one in field.metadata if isinstance(one, Discriminator)] if field else []
+    if not field or not tags or not callable(tags[0].discriminator):
+        return None
+    return _Kinds(_sections(field.annotation), tags[0].discriminator)
 
 
 def validated(model: type[Settings], values: Any, what: str) -> Settings:
@@ -112,11 +201,11 @@ def _walk(
         section = held.get("", section)
         keys.append(part)
         field = section.model_fields.get(part)
-        held = sections_of(field.annotation) if field else {}
+        held = _sections(field.annotation) if field else {}
     return keys, section
 
 
-def sections_of(annotation: Any) -> dict[str, type[BaseModel]]:
+def _sections(annotation: Any) -> dict[str, type[BaseModel]]:
     """Sections that a value may be, by their tag in a union; one without a tag under ""."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return {"": annotation}
@@ -124,5 +213,5 @@ def sections_of(annotation: Any) -> dict[str, type[BaseModel]]:
     tag = next((argument.tag for argument in arguments if isinstance(argument, Tag)), "")
     sections: dict[str, type[BaseModel]] = {}
     for argument in arguments:
-        sections |= {outer or tag: section for outer, section in sections_of(argument).items()}
+        sections |= {outer or tag: section for outer, section in _sections(argument).items()}
     return sections

@@ -42,7 +42,7 @@ from item.images.decode import Decoding
 from item.models.files.source import ModelFiles
 from item.models.files.source import pinned as pinned_files
 from item.phrases import PhraseExtraction, check_phrase_pipeline
-from item.settings import overridden, sections_of, validated
+from item.settings import adapted, validated
 from item.tables import SCHEMA_VERSION
 
 FOLDER = Path(__file__).parent
@@ -252,29 +252,12 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"The profile '{name}' is not YAML: {reason}.") from None
-    return profile_of(values, overrides or {})
+    return profile_of(values, overrides)
 
 
-def profile_of(values: Any, overrides: Mapping[str, Any]) -> Profile:
-    """A profile from the keys of one, with dotted keys overridden.
+def profile_of(values: Any, overrides: Mapping[str, Any] | None = None) -> Profile:
+    """A profile that is written out, with dotted keys overridden; see :func:`load_profile`.
 
-    Where another ``model`` is named, the keys of the section that it does not take go with the
-    old one; keys that are overridden are judged.
-
-    Raises
-    ------
-    UsageError
-        For an unknown key or a value out of range.
+    Where another ``model`` is chosen, what only the earlier one takes is left out.
     """
-    given = overridden(values, overrides)
-    for key in overrides:
-        section, _, last = key.partition(".")
-        if last == "model" and isinstance(values, Mapping) and section in Profile.model_fields:
-            before = values.get(section)
-            choices = sections_of(Profile.model_fields[section].annotation)
-            chosen = choices.get(str(overrides[key]))
-            if isinstance(before, Mapping) and chosen and before.get("model") != overrides[key]:
-                typed = {other.removeprefix(f"{section}.").split(".")[0] for other in overrides}
-                takes = {*chosen.model_fields, *typed}
-                given[section] = {k: v for k, v in given[section].items() if k in takes}
-    return validated(Profile, given, "profile")
+    return validated(Profile, adapted(Profile, values, overrides or {}), "profile")

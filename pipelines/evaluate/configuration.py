@@ -45,7 +45,7 @@ class EvaluateConfiguration(RayJobConfiguration):
     """Generator that the protocol ``one_to_all`` trains on; the most frequent if unset."""
     training_source: str | None = None
     """Source of the real rows to train on; the most frequent if unset."""
-    variants: dict[str, str] = Field(default_factory=dict)
+    variants: dict[str, Place] = Field(default_factory=dict)
     """Further features tables of the same images by name, for ablations."""
     head: HeadSettings = HeadSettings()
     """The head that is compared with the baselines."""

@@ -1,4 +1,4 @@
-"""Places that a user types: made absolute before anything leaves for a cluster."""
+"""Places that a person names: what is relative is meant where the command was typed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,27 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+
 
 def absolute(place: str) -> str:
-    """A place as it was meant where the command was typed; URLs stay as they are.
+    """Return a place as it was meant where the command was typed; URLs stay as they are.
 
     A worker has another working folder, on a cluster perhaps on another machine.
     """
     if not place:
         raise ValueError("must not be empty")
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", place):
+    if "\0" in place:
+        raise ValueError("must not hold a null character")
+    if _URL.match(place):
         return place
-    return os.path.abspath(os.path.expanduser(place))
+    expanded = os.path.expanduser(place)
+    if expanded == "~" or expanded.startswith("~/"):
+        raise ValueError(f"{place} has no meaning, because this user has no home: write it in full")
+    try:
+        return os.path.abspath(expanded)
+    except FileNotFoundError:
+        raise ValueError(f"{place} is relative, and the current folder is gone") from None
 
 
 Place = Annotated[str, AfterValidator(absolute)]

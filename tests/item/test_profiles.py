@@ -5,7 +5,7 @@ import yaml
 
 from item.errors import UsageError
 from item.mini import checkpoint
-from item.profiles import FOLDER, Profile, Resources, load_profile, profile_names
+from item.profiles import FOLDER, Profile, Resources, load_profile, profile_names, profile_of
 
 
 @pytest.fixture
@@ -37,6 +37,68 @@ def test_unknown_profiles_are_refused_with_the_known_ones(name, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=f"There is no profile '{name}': choose one of .*mini"):
         load_profile(name)
+
+
+# Another model by one key
+
+
+@pytest.mark.parametrize("name", profile_names())
+@pytest.mark.parametrize("model", ["given", "none"])
+def test_another_captioner_drops_the_keys_of_the_one_before(name, model):
+    profile = load_profile(name, {"captioner.model": model})
+    assert profile.captioner.model_dump() == {"model": model}
+    rest = {"captioner", "resources"}
+    assert profile.model_dump(exclude=rest) == load_profile(name).model_dump(exclude=rest)
+
+
+def test_keys_that_both_models_declare_alike_are_kept():
+    profile = load_profile("base", {"captioner.model": "mini"})
+    assert profile.captioner.model_dump() == {"model": "mini", "beams": 3}
+    own = {"grounder.model": "custom", "grounder.load": "a:B", "grounder.revision": "1"}
+    assert load_profile("base", own).grounder.fallback == load_profile("base").grounder.fallback
+
+
+@pytest.mark.parametrize("model", ["crop_grid", None])
+def test_a_key_that_means_something_else_to_the_new_model_is_asked_for(model):
+    with pytest.raises(UsageError, match=r"'grounder\.threshold' of the profile is missing"):
+        load_profile("base", {"grounder.model": model})
+    grid = load_profile("base", {"grounder.model": model, "grounder.threshold": 0.2}).grounder
+    assert (grid.threshold, grid.min_side) == (0.2, 32)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ({"captioner.model": "given", "captioner.beams": 3}, r"Unknown key 'captioner\.beams'"),
+        ({"captioner.beams": 3, "captioner.model": "given"}, r"Unknown key 'captioner\.beams'"),
+        ({"captioner.model": "givn"}, "'givn' is not known, allowed are mini"),
+        ({"captioner.model": "transformers"}, r"'captioner\.files' of the profile is missing"),
+        ({"name.model": "given"}, "'name' is not a section"),
+        ({"decoding.model": "given"}, r"Unknown key 'decoding\.model'"),
+        ({"no.such.model": "given"}, "Unknown key 'no'"),
+    ],
+)
+def test_keys_that_were_typed_are_judged(overrides, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        load_profile("mini", overrides)
+
+
+def test_naming_the_model_that_is_there_changes_nothing(tmp_path):
+    for key, model in (("captioner", "mini"), ("clip", "mini"), ("grounder", "crop_grid")):
+        assert load_profile("mini", {f"{key}.model": model}) == load_profile("mini")
+    values = yaml.safe_load((FOLDER / "mini.yaml").read_text())
+    values["captioner"]["beems"] = 7
+    path = tmp_path / "mine.yml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(UsageError, match="did you mean 'beams'"):
+        load_profile(str(path), {"captioner.model": "mini"})
+
+
+def test_a_profile_that_is_written_out_takes_another_model_too():
+    written = load_profile("base").model_dump(mode="json")
+    profile = profile_of(written, {"clip.model": "mini", "captioner.model": "given"})
+    assert (profile.clip.model_dump(), profile.captions_given) == ({"model": "mini"}, True)
+    assert written == load_profile("base").model_dump(mode="json")
 
 
 def test_a_profile_may_be_the_users_own_file(tmp_path):

@@ -61,6 +61,12 @@ class ModelFiles(BaseModel):
                 raise ValueError("source must not hold credentials: put them in the environment")
         elif "://" in source:
             raise ValueError("source must be org/name, a local folder, or s3://bucket/prefix")
+        elif not _is_on_hub(source):
+            # Here, since a worker has another working folder.
+            try:
+                return str(_path(source))
+            except FileNotFoundError:
+                raise ValueError("source is relative, and the current folder is gone") from None
         return source
 
     @field_validator("revision")
@@ -75,8 +81,7 @@ class ModelFiles(BaseModel):
         """What kind of source it is; a folder that exists here is one before it is a hub id."""
         if _is_s3(self.source):
             return "s3"
-        on_hub = HUB_ID.fullmatch(self.source) and not _path(self.source).is_dir()
-        return "hub" if on_hub else "folder"
+        return "hub" if _is_on_hub(self.source) else "folder"
 
 
 def local_folder(files: ModelFiles, patterns: Sequence[str] = MODEL_FILES) -> Path:
@@ -294,6 +299,10 @@ def _where(files: ModelFiles) -> str:
 
 def _path(source: str) -> Path:
     return Path(os.path.abspath(os.path.expanduser(source)))
+
+
+def _is_on_hub(source: str) -> bool:
+    return bool(HUB_ID.fullmatch(source)) and not os.path.isdir(os.path.expanduser(source))
 
 
 def _is_s3(source: str) -> bool:
