@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
+MOST_MEMBERS = 1 << 22
+"""Of an archive; their names are remembered while it is read."""
+
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
 _LONGEST_EXTENSION = 1 << 20
@@ -40,6 +43,10 @@ _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 
 class DamagedError(Exception):
     """The archive cannot be read beyond this place."""
+
+
+class UnreadableError(Exception):
+    """The current member cannot be read, but those after it may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +81,6 @@ class Tar:
         """Read `stream` from its start, unpacking it if `gzipped`."""
         return cls(gzip.GzipFile(fileobj=stream) if gzipped else stream)  # type: ignore[arg-type]
 
-    goes_on = False
-    """Whether a damaged member leaves the others readable."""
-
-    def rewind(self) -> None:
-        """Begin again at the start of a seekable archive."""
-        self._stream.seek(0)
-        self._left = self._padding = 0
-
     @property
     def seekable(self) -> bool:
         """Whether bodies are passed over without being read."""
@@ -98,6 +97,7 @@ class Tar:
         name: str | None = None
         size: int | None = None
         sparse = False
+        number = 0
         while True:
             self._skip_body()
             block = self._take(_BLOCK, allow_end=True)
@@ -127,6 +127,9 @@ class Tar:
                         size = _length(records["size"])
                     sparse = any(key.startswith("GNU.sparse.") for key in records)
                 continue
+            number += 1
+            if number > MOST_MEMBERS:
+                raise DamagedError(f"The archive has more than {MOST_MEMBERS:,} members.")
             length = header.size if size is None else size
             self._begin_body(0 if header.type in _WITHOUT_BODY else length)
             yield Member(

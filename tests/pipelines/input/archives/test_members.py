@@ -1,20 +1,26 @@
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
+import os
 import tarfile
+import tracemalloc
 import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.input.archives import members
+from pipelines.input.archives import members, side_files
+from pipelines.input.archives.tars import Tar
 from pipelines.tables.row_keys import RowChoice
-from tests.support.dumps import STORAGE, keys_of, make, planned, prefix, rows_of, tar_of
+from tests.support.dumps import STORAGE, Rows, keys_of, make, planned, prefix, rows_of, tar_of
 
 SAMPLES = [
     ("./000.jpg", b"0"),
@@ -106,28 +112,171 @@ def packed(kind: str, content: list[tuple[str, bytes]]) -> bytes:
     return gzip.compress(tar) if kind.endswith("gz") else tar
 
 
-@pytest.mark.parametrize("kind", ["x.tar", "x.tar.gz", "x.zip"])
+def said(row: dict[str, Any]) -> tuple[object, ...]:
+    return (row["bytes"], row["label"], row["generator"], row["source"], row["captions"])
+
+
+def noticed(root: str, name: str, choice: RowChoice | None = None) -> tuple[Rows, Counter[str]]:
+    """Rows of an archive, and what was told of it."""
+    notices: Counter[str] = Counter()
+    rows = members.rows(
+        *(root, name, "2026-01-31", choice or RowChoice(), STORAGE),
+        max_bytes=1 << 20,
+        version="1",
+        notices=notices,
+    )
+    return [row.as_dict() for row in rows], notices
+
+
+SIDES = {
+    ".json": [(ABOUT, {"label": 1, "generator": "SDXL", "captions": ["a dog"]})],
+    ".cls": [(b"0", {"label": 0}), (b"1.0\n", {"label": 1}), (b" Generated", {"label": 1})],
+    ".txt": [(b"\xef\xbb\xbfa cat\n", {"captions": ["a cat"]})],
+}
+cases = st.sampled_from([str.lower, str.upper, str.title])
+
+
+@st.composite
+def samples(draw: st.DrawFn) -> tuple[list[tuple[str, bytes]], dict[bytes, dict[str, Any]]]:
+    """Members in any order, and by a picture's bytes what its side files say."""
+    content, expected = [], {}
+    for number in range(draw(st.integers(1, 5))):
+        folder = draw(st.sampled_from(["", "./", "a/", "a.b/"]))
+        image = draw(st.sampled_from([".jpg", ".png", ".left.webp"]))
+        name = f"{folder}{number}{draw(cases)(image)}"
+        content.append((name, bytes([number])))
+        about: dict[str, Any] = {}
+        kinds = [".json"] if draw(st.booleans()) else [".cls", ".txt"]
+        for kind in draw(st.lists(st.sampled_from(kinds), unique=True)):
+            text, values = draw(st.sampled_from(SIDES[kind]))
+            stem = draw(st.sampled_from([name, os.path.splitext(name)[0], f"{folder}{number}"]))
+            content.append((stem + draw(cases)(kind), text))
+            about |= values
+        expected[bytes([number])] = about
+    return draw(st.permutations(content)), expected
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.zip", "gzipped.tar", "zipped.tar"])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(dump=samples())
+def test_side_files_belong_to_their_picture_in_any_order_and_case(
+    name: str, dump: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    content, expected = dump
+    root = tmp_path_factory.mktemp("dump")
+    kind = {"gzipped.tar": "x.tar.gz", "zipped.tar": "x.zip"}.get(name, name)
+    make(root, {name: packed(kind, content)})
+    rows, notices = noticed(str(root), name)
+    assert {row["bytes"]: said(row)[1:] for row in rows} == {
+        picture: (
+            about.get("label"),
+            about.get("generator"),
+            name.partition(".")[0],
+            about.get("captions"),
+        )
+        for picture, about in expected.items()
+    }
+    assert not notices
+
+
 @settings(
-    max_examples=30,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=15,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
-def test_side_files_belong_to_their_picture_in_any_order_and_case(
-    kind: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+def test_labels_of_a_stream_are_found_in_any_order(data: st.DataObject, s3, bucket: str) -> None:
+    labels = data.draw(st.lists(st.sampled_from([0, 1, None]), min_size=1, max_size=5))
+    content = [(f"{number}.jpg", bytes([number])) for number in range(len(labels))]
+    content += [
+        (f"{number}.json", json.dumps({"label": label}).encode())
+        for number, label in enumerate(labels)
+        if label is not None
+    ]
+    kind = data.draw(st.sampled_from(["x.tar", "x.tar.gz", "x.zip"]))
+    s3.fill(bucket, {kind: packed(kind, data.draw(st.permutations(content)))})
+    rows, notices = noticed(f"s3://{bucket}", kind)
+    assert {row["bytes"]: row["label"] for row in rows} == {
+        bytes([number]): label for number, label in enumerate(labels)
+    }
+    assert not notices
+
+
+ADJACENT = [(f"{n}.{kind}", b"1") for n in range(40) for kind in ("jpg", "cls")]
+APART = sorted(ADJACENT, key=lambda member: member[0].endswith("cls"))
+
+
+@pytest.mark.parametrize(("content", "times"), [(ADJACENT, 1), (APART, 2)])
+def test_a_stream_is_read_twice_only_if_side_files_are_apart(
+    content: list[tuple[str, bytes]],
+    times: int,
+    s3,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    content = []
-    for number in range(4):
-        image, about = data.draw(st.sampled_from([(".jpg", ".json"), (".PNG", ".JSON")]))
-        folder = data.draw(st.sampled_from(["", "./", "a/"]))
-        content.append((f"{folder}{number}{image}", bytes([number])))
-        content.append((f"{folder}{number}{about}", ABOUT))
-    root = tmp_path_factory.mktemp("dump")
-    make(root, {kind: packed(kind, data.draw(st.permutations(content)))})
-    rows = rows_of(planned(root))
-    assert sorted(row["bytes"] for row in rows) == [bytes([number]) for number in range(4)]
-    for row in rows:
-        assert (row["label"], row["generator"], row["captions"]) == (1, "SDXL", ["a dog"])
+    pictures = [(name, b"x" * 5000 if "jpg" in name else body) for name, body in content]
+    s3.fill(bucket, {"x.tgz": packed("x.tar.gz", pictures)})
+    read = 0
+    original = Tar._take
+
+    def counted(tar: Tar, size: int, **options: Any) -> bytes:
+        nonlocal read
+        read += size
+        return original(tar, size, **options)
+
+    monkeypatch.setattr(Tar, "_take", counted)
+    rows, notices = noticed(f"s3://{bucket}", "x.tgz")
+    assert [row["label"] for row in rows] == [1] * 40 and not notices
+    once = len(tar_of(pictures).rstrip(b"\0"))
+    assert times * once <= read + 1024 * times < (times + 0.2) * once
+
+
+def test_what_comes_too_late_in_a_stream_is_told(s3, bucket: str) -> None:
+    content = [("0.jpg", b"0"), ("0.cls", b"1"), ("1.jpg", b"1"), ("1.cls", b"1")]
+    s3.fill(bucket, {"x.tar": tar_of([*content, ("0.txt", b"late")])})
+    rows, notices = noticed(f"s3://{bucket}", "x.tar")
+    assert [(row["label"], row["captions"]) for row in rows] == [(1, None)] * 2
+    assert notices == {side_files.LOOSE_OR_LATE: 1}
+
+
+def test_a_stream_whose_rows_are_done_is_read_once_and_tells_nothing(s3, bucket: str) -> None:
+    s3.fill(bucket, {"x.tar": tar_of(APART)})
+    found = planned(f"s3://{bucket}/x.tar")
+    finished = keys_of(rows_of(found))
+    [piece] = found.pieces
+    rows = members.rows(
+        *(f"s3://{bucket}", "x.tar", found.default_date, RowChoice(finished), STORAGE),
+        max_bytes=100,
+        version=piece.version,
+        notices=(notices := Counter()),
+    )
+    assert list(rows) == [] and not notices
+
+
+@pytest.mark.parametrize("content", [ADJACENT, APART])
+def test_side_files_beyond_memory_are_used_next_to_their_picture_or_told(
+    content: list[tuple[str, bytes]], store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(side_files, "MOST_BYTES", 10 * side_files._ENTRY_BYTES)
+    rows, notices = noticed(store({"x.tar": tar_of(content)}), "x.tar")
+    labels = [row["label"] for row in rows]
+    assert len(labels) == 40
+    if content is ADJACENT:
+        assert labels == [1] * 40 and not notices
+    else:
+        assert 0 < labels.count(1) < 20
+        assert notices == {side_files.CROWDED: labels.count(None)}
+
+
+def test_memory_for_side_files_is_bounded() -> None:
+    tracemalloc.start()
+    sides = side_files.SideFiles(Counter(), most_bytes=4 << 20)
+    names = (f"{n:09}.json" for n in range(100_000))
+    about = b'{"label": 1, "generator": "sd", "caption": "a cat \xe2\x82\xac on a mat"}'
+    taken = [sides.add(side_files.read_side_file(name, about)) for name in names]
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert 5000 < sum(taken) < 10_000
+    assert size < 6 << 20
 
 
 def test_what_is_not_understood_of_side_files_is_counted(store) -> None:
@@ -137,42 +286,95 @@ def test_what_is_not_understood_of_side_files_is_counted(store) -> None:
         ("1.jpg", b"1"),
         ("1.cls", b"seven"),
         ("2.jpg", b"2"),
-        ("2.json", json.dumps({"label": 2}).encode()),
-        ("lone.txt", b"of no picture"),
+        ("2.json", json.dumps({"label": 2, "generator": 5, "captions": ["a", 4]}).encode()),
         ("3.jpg", b"3"),
-        ("3.txt", b"t" * (1 << 20) + b"t"),
+        ("3.json", json.dumps({"label": 1, "caption": {"en": "a"}}).encode()),
+        ("3.cls", b"0"),
+        ("4.jpg", b"4"),
+        ("4.json", b'{"label": null, "Label": "REAL", "source": "camera"}'),
+        ("4.JSON", b"{}"),
+        ("5.jpg", b"5"),
+        ("5.txt", b"t" * (1 << 20) + b"t"),
+        ("5.cls", b"1"),
+        ("6.jpg", b"6"),
+        ("6.json", b"["),
+        ("lone.txt", b"of no picture"),
     ]
-    root = store({"x.tar": tar_of(content)})
-    notices: Counter[str] = Counter()
-    rows = members.rows(
-        *(root, "x.tar", "2026-01-31", RowChoice(), STORAGE),
-        max_bytes=100,
-        version="1",
-        notices=notices,
-    )
-    assert len(list(rows)) == 4
+    rows, notices = noticed(store({"x.tar": tar_of(content)}), "x.tar")
+    assert [said(row) for row in rows] == [
+        (b"0", None, None, "x", None),
+        (b"1", None, None, "x", None),
+        (b"2", None, None, "x", ["a"]),
+        (b"3", None, None, "x", None),
+        (b"4", 0, None, "camera", None),
+        (b"5", 1, None, "x", None),
+        (b"6", None, None, "x", None),
+    ]
+    loose = {side_files.LOOSE, side_files.LOOSE_OR_LATE}.intersection(notices)
+    assert [notices.pop(one) for one in loose] == [1]
     assert notices == {
-        "side files of an archive are not JSON objects and not used": 1,
-        "labels of side files are neither 0 nor 1 and are taken as unknown": 2,
-        "side files of an archive lie beside no picture": 1,
-        "side files of an archive are too large and not read": 1,
+        side_files.NO_JSON: 2,
+        side_files.BAD_LABEL: 2,
+        side_files.TWO_LABELS: 1,
+        side_files.NO_TEXT: 3,
+        side_files.REPEATED: 1,
+        side_files.TOO_LONG: 1,
     }
+
+
+def test_a_side_file_that_cannot_be_read_costs_itself_alone(store) -> None:
+    data = bytearray(packed("x.zip", [("0.cls", b"1"), ("0.jpg", b"0"), ("1.cls", b"1")] * 1))
+    data[data.index(b"PK\1\2") + 8] |= 1
+    rows, notices = noticed(store({"x.zip": bytes(data)}), "x.zip")
+    assert [(row["bytes"], row["label"]) for row in rows] == [(b"0", None)]
+    assert notices[side_files.UNREADABLE] == 1
+
+
+def test_nearest_name_counts_where_several_side_files_speak_of_a_picture(store) -> None:
+    content = [
+        ("0.left.jpg", b"left"),
+        ("0.right.jpg", b"right"),
+        ("0.json", b'{"label": 1, "caption": "both"}'),
+        ("0.left.cls", b"0"),
+        ("0.right.jpg.txt", b"the right one"),
+    ]
+    rows, notices = noticed(store({"x.tar": tar_of(content)}), "x.tar")
+    assert [(row["label"], row["captions"]) for row in rows] == [
+        (0, ["both"]),
+        (1, ["the right one"]),
+    ]
+    assert not notices
 
 
 def test_first_of_two_side_files_of_one_name_counts(store) -> None:
     content = [("0.jpg", b"0"), ("0.cls", b"0"), ("0.jpg", b"again"), ("0.cls", b"1")]
-    first, again = rows_of(planned(store({"x.tar": tar_of(content)})))
+    root = store({"x.tar": tar_of(content)})
+    first, again = rows_of(planned(root))
     assert (first["label"], first["bytes"]) == (0, b"0")
     assert again["error_code"] == "duplicate_uri"
+    assert noticed(root, "x.tar")[1] == {side_files.REPEATED: 1}
 
 
-def test_pictures_of_a_stream_wait_no_longer_than_memory_allows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(members, "WAITING_BYTES", 3)
-    pictures = [(f"{number}.jpg", bytes([number])) for number in range(9)]
-    sides = [(f"{number}.cls", b"1") for number in range(9)]
-    make(tmp_path, {"x.tgz": gzip.compress(tar_of(pictures + sides))})
-    rows = rows_of(planned(tmp_path))
-    assert [row["bytes"] for row in rows] == [content for _, content in pictures]
-    assert [row["label"] for row in rows] == [None] * 6 + [1] * 3
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (bz2.compress(tar_of(SAMPLES)), "bzip2"),
+        (lzma.compress(tar_of(SAMPLES)), "xz"),
+        (b"Rar!\x1a\x07\x01\0" + bytes(600), "rar"),
+        (gzip.compress(b"no tar" * 200), "header"),
+        (b"PK\3\4", "directory"),
+        (b"", "end mark"),
+    ],
+)
+def test_what_is_no_archive_that_is_read_is_one_row(data: bytes, reason: str, store) -> None:
+    root = store({"x.tar": data})
+    found = planned(root)
+    [row] = rows_of(found)
+    assert row["error_code"] == "unreadable_archive" and reason in row["error_message"]
+    assert row["uri"] == f"{prefix(root)}x.tar" and found.rows in (1, None)
+    assert rows_of(found, keys_of([row])) == []
+
+
+def test_a_tar_whose_first_folder_is_called_pk_is_no_zip(store) -> None:
+    [row] = rows_of(planned(store({"x.tar": tar_of([("PKU/0.jpg", b"0")])})))
+    assert row["bytes"] == b"0"
