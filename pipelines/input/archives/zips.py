@@ -234,11 +234,14 @@ class Zip:
 
     def _body(self, entry: _Entry) -> int:
         """Return where the bytes of a member begin."""
-        local = _LOCAL.unpack(self._at(entry.offset, _LOCAL.size))
-        name = self._at(entry.offset + _LOCAL.size, local[9])
-        if local[0] != b"PK\3\4" or name != entry.name:
+        header = self._at(entry.offset, _LOCAL.size + len(entry.name))
+        local = _LOCAL.unpack_from(header)
+        if local[0] != b"PK\3\4" or (local[9], header[_LOCAL.size :]) != (
+            len(entry.name),
+            entry.name,
+        ):
             raise DamagedError("The member of the zip is not where the directory says.")
-        start = entry.offset + _LOCAL.size + local[9] + local[10]
+        start = entry.offset + len(header) + local[10]
         if start + entry.packed > self._bound:
             raise DamagedError("The member of the zip overlaps another one.")
         return start
