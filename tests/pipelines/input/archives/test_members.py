@@ -375,6 +375,26 @@ def test_what_is_no_archive_that_is_read_is_one_row(data: bytes, reason: str, st
     assert rows_of(found, keys_of([row])) == []
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("kind", ["x.tar", "x.zip"])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_archives_have_the_rows_that_were_counted(
+    kind: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    content = bytearray(packed(kind, [*SAMPLES, ("9.jpg", b"9" * 600), ("a.jpg", b"a")]))
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=5)):
+        content[place] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))]
+    root = str(make(tmp_path_factory.mktemp("dump"), {kind: bytes(content)}))
+    rows, _ = noticed(root, kind)
+    counted = members.keys(root, kind, STORAGE)
+    assert [(row["uri"], row["occurrence"]) for row in rows] == counted
+    assert len(set(counted)) == len(counted)
+    finished = keys_of([{**row, "date": "2026-01-31"} for row in rows])
+    assert noticed(root, kind, RowChoice(finished))[0] == []
+
+
 def test_a_tar_whose_first_folder_is_called_pk_is_no_zip(store) -> None:
     [row] = rows_of(planned(store({"x.tar": tar_of([("PKU/0.jpg", b"0")])})))
     assert row["bytes"] == b"0"
