@@ -56,8 +56,11 @@ def robustness(
         list[str] | None, typer.Option(help="Draw real images of it; may be repeated.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides the sample and intervals.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Parquet or CSV with label, and uri or image_id.")
+    ] = None,
     metadata: Annotated[
-        str | None, typer.Option(help="Parquet with uri and the column to group by.")
+        str | None, typer.Option(help="Parquet or CSV with uri and the column to group by.")
     ] = None,
     group_column: Annotated[
         str | None, typer.Option(help="Images equal in it are alike, as in their prompt.")
@@ -82,6 +85,7 @@ def robustness(
             "generators": generator or None,
             "sources": source or None,
             "seed": seed,
+            "labels": labels,
             "metadata": metadata,
             "group_column": group_column,
             "profile": profile,

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import datetime
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from pipelines.score.heads import load_head
 from pipelines.storage.access import check_writable, filesystem
 from pipelines.storage.atomic import write_atomically
 from pipelines.storage.urls import redact
+from pipelines.tables.identity import own_table
 from pipelines.tables.published import nights_between
 
 
@@ -54,6 +56,7 @@ def plan_audit(configuration: AuditConfiguration) -> AuditPlan:
         No such night, tables that do not belong together, a head that did not score the
         nights, or an output that cannot be written.
     """
+    configuration = _of_root(configuration)
     storage = configuration.storage
     chosen = _chosen(configuration)
     check_writable(posixpath.dirname(configuration.output) or ".", storage)
@@ -119,6 +122,40 @@ def write_report(job: AuditPlan) -> str:
         fs, place = filesystem(path, configuration.storage)
         write_atomically(fs, place, content)
     return configuration.output
+
+
+def _of_root(configuration: AuditConfiguration) -> AuditConfiguration:
+    """As if the root had been given, where one of its tables was, or one night of one.
+
+    Raises
+    ------
+    UsageError
+        If a night's folder was given and other nights are asked for.
+    """
+    given = configuration.input
+    table = own_table(given, configuration.storage)
+    if table is None or posixpath.basename(table.root) != table.kind:
+        return configuration
+    root = table.root.rpartition("/")[0]
+    if table.night is None:
+        return configuration.model_copy(update={"input": root})
+    if configuration.date or configuration.first or configuration.last:
+        asked = configuration.date and configuration.date.isoformat()
+        if asked != table.night:
+            raise UsageError(
+                f"{redact(given)} is the night {table.night} alone: give {redact(root)} to choose "
+                "another."
+            )
+    night = _night_called(table.night, given)
+    return configuration.model_copy(update={"input": root, "date": night})
+
+
+def _night_called(name: str, where: str) -> datetime.date:
+    """The date that a night's folder is called after; UsageError if that is none."""
+    try:
+        return datetime.date.fromisoformat(name)
+    except ValueError:
+        raise UsageError(f"{redact(where)} is no night: date={name} names no day.") from None
 
 
 def _chosen(configuration: AuditConfiguration) -> list[str]:

@@ -56,10 +56,11 @@ class ImageScoringConfiguration(FeaturizeConfiguration):
         values["overwrite"] = "nothing"
         return validated(FeaturizeConfiguration, values, "configuration")
 
-    def scoring(self, features: str) -> ScoreConfiguration:
-        """How features are scored."""
+    def scoring(self, features: str, dates: tuple[str, ...] | None = None) -> ScoreConfiguration:
+        """How features are scored, of some nights only if given."""
         own = set(ScoreConfiguration.model_fields) & set(type(self).model_fields)
         values = {name: getattr(self, name) for name in own} | {"input": features}
+        values["dates"] = dates
         return validated(ScoreConfiguration, values, "configuration")
 
 

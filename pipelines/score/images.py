@@ -12,9 +12,10 @@ from pipelines.featurize.run import run_featurizing
 from pipelines.score.configuration import ImageScoringConfiguration
 from pipelines.score.heads import load_head
 from pipelines.score.job import ScoringPlan, plan_scoring, run_scoring
-from pipelines.storage.access import check_readable, check_writable
-from pipelines.storage.urls import normalise
+from pipelines.storage.access import Storage, check_readable, check_writable
+from pipelines.storage.urls import normalise, redact
 from pipelines.tables.features import FeatureTable
+from pipelines.tables.identity import FEATURES, OwnTable, own_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +57,8 @@ def plan_image_scoring(configuration: ImageScoringConfiguration) -> ImageScoring
     head = load_head(configuration.head, storage)
     for place in configuration.input:
         check_readable(place, storage)
-    if _is_features(configuration):
-        scored = plan_scoring(configuration.scoring(configuration.input[0]))
+    if (features := _features(configuration)) is not None:
+        scored = plan_scoring(configuration.scoring(*features))
         return ImageScoringPlan(configuration, head, None, scored)
     head.check_feature_set(configuration.profile.feature_set_id())
     featurizing = configuration.featurizing()
@@ -83,9 +84,56 @@ def run_image_scoring(job: ImageScoringPlan) -> dict[str, Any]:
     return run_scoring(plan_scoring(job.configuration.scoring(features)))
 
 
-def _is_features(configuration: ImageScoringConfiguration) -> bool:
-    if len(configuration.input) > 1:
-        return False
-    table = FeatureTable(configuration.input[0], configuration.storage)
-    published = table.published()
-    return bool(published) and table.facts(table.path, published[0]).get("table") == "features"
+def _features(
+    configuration: ImageScoringConfiguration,
+) -> tuple[str, tuple[str, ...] | None] | None:
+    """Root and nights of the features table that the input is of; None if it is images.
+
+    Raises
+    ------
+    UsageError
+        If the input is another of our tables, or features that lie in no night's folder.
+    """
+    storage = configuration.storage
+    found = [(place, own_table(place, storage)) for place in configuration.input]
+    ours = [(place, table) for place, table in found if table is not None]
+    if not ours:
+        return None
+    place, table = ours[0]
+    if len(found) > 1:
+        raise UsageError(
+            f"{redact(place)} is {_TOLD[table.kind]}, which is no picture: score a features table "
+            "by itself, and pictures by themselves."
+        )
+    if table.kind != FEATURES:
+        raise UsageError(
+            f"{redact(place)} is {_TOLD[table.kind]}: give the features that belong to it, which "
+            "are in a folder features/, or pictures."
+        )
+    if not table.has_nights:
+        raise UsageError(
+            f"{redact(place)} is features that lie in no folder date=…: put the file into one, "
+            "such as features/date=2026-01-31/, and give features/."
+        )
+    if table.night is None:
+        return table.root, None
+    _check_whole(place, table, storage)
+    return table.root, (table.night,)
+
+
+_TOLD = {
+    FEATURES: "a features table",
+    "scores": "a table of scores",
+    "rejects": "a table of rejects",
+    "evidence": "a table of small pictures",
+}
+
+
+def _check_whole(place: str, table: OwnTable, storage: Storage) -> None:
+    """UsageError if a file was given that is only one of its night's."""
+    files = FeatureTable(table.root, storage).published([str(table.night)])
+    if place.endswith(".parquet") and len(files) > 1:
+        raise UsageError(
+            f"{redact(place)} is one of {len(files)} files of its night: give the night's folder, "
+            f"{redact(table.root)}/date={table.night}."
+        )

@@ -30,7 +30,7 @@ from item.errors import MachineError, UsageError
 from item.explanation.sentences import explanations, weakest_objects
 from item.heads.columns import COLUMNS as HEAD_COLUMNS
 from item.heads.head import Head
-from item.tables import SCHEMA_VERSION, SCORES, encoded
+from item.tables import SCHEMA_VERSION, SCORES, decoded, encoded, typed
 from item.version import __version__
 from pipelines.runtime.memory import PeakMemory
 from pipelines.runtime.progress import Progress, Tally, tell_retries
@@ -43,8 +43,10 @@ from pipelines.storage.access import (
     filesystem,
     take_retries,
 )
-from pipelines.storage.urls import redact
+from pipelines.storage.urls import join, redact
+from pipelines.tables.columns import check_distinct
 from pipelines.tables.features import FeatureTable
+from pipelines.tables.identity import FEATURES, feature_set_in, table_kind
 from pipelines.tables.lease import lease_on
 from pipelines.tables.provenance import versions
 from pipelines.tables.published import STAGING, PublishedTable, date_of, row_groups, write_part
@@ -128,9 +130,7 @@ def plan_scoring(configuration: ScoreConfiguration) -> ScoringPlan:
     there = set(scores.published(configuration.dates))
     files, done = [], 0
     for path in paths:
-        facts = features.facts(features.path, path)
-        head.check_feature_set(facts.get("feature_set_id"))
-        file = _to_score(features, path, facts, head, configuration)
+        file = _to_score(features, path, head, configuration)
         made_of = scores.facts(scores.path, path) if path in there else {}
         other = made_of.get("head_id", head.head_id)
         if other != head.head_id and configuration.overwrite != "all":
@@ -190,16 +190,26 @@ def run_scoring(job: ScoringPlan) -> dict[str, Any]:
 
 
 def _to_score(
-    features: FeatureTable,
-    path: str,
-    facts: Mapping[str, Any],
-    head: Head,
-    configuration: ScoreConfiguration,
+    features: FeatureTable, path: str, head: Head, configuration: ScoreConfiguration
 ) -> FileToScore:
-    """How a features file would be cut and staged."""
-    with features.fs.open(posixpath.join(features.path, path), "rb") as file:
-        metadata = pq.read_metadata(file)
-    state = str(facts.get("file_id") or f"{facts.get('run_id')} {metadata.num_rows}")
+    """How a features file would be cut and staged; UsageError if the head cannot score it."""
+    place = posixpath.join(features.path, path)
+    where = redact(join(features.root, path))
+    with features.fs.open(place, "rb") as file:
+        try:
+            parquet = pq.ParquetFile(file)
+            schema, metadata = parquet.schema_arrow, parquet.metadata
+            if table_kind(schema) != FEATURES:
+                raise UsageError(f"{where} is not of a features table: take it out of there.")
+            check_distinct(schema.names, COLUMNS, where)
+            if missing := sorted(set(COLUMNS) - set(schema.names)):
+                raise UsageError(f"{where} lacks the column '{missing[0]}' of a features table.")
+            head.check_feature_set(feature_set_in(parquet))
+            facts = decoded(schema.metadata)
+        except (pa.ArrowInvalid, ValueError):
+            raise UsageError(f"{where} is not readable as Parquet.") from None
+    # A file that another program saved has no id, and changes with its place in the storage.
+    state = str(facts.get("file_id") or features.fs.ukey(place))
     what = [head.head_id, path, state, str(configuration.rows_per_task)]
     work = f"{date_of(path)}-{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}"
     pieces = [
@@ -357,6 +367,7 @@ def scores(rows: pa.Table, head: Head, run_id: str = "") -> pa.Table:
     head : of their feature set
     run_id : as it is to stand in the rows
     """
+    rows = typed(rows)
     said = head.score(rows)
     weakest = weakest_objects(rows["objects"])
     verdict = [str(one) for one in said.verdict]

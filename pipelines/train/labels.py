@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from item.errors import UsageError
 from item.tables import Status
+from pipelines.input.rows import as_label
 from pipelines.storage.access import Storage
 from pipelines.storage.urls import redact
 from pipelines.tables.columns import as_text
@@ -21,7 +22,6 @@ from pipelines.train.joining import UriIndex, find
 
 GIVEN = ("label", "generator", "source")
 _KEYS = ("uri", "image_id")
-_WORDS = {"0": 0, "false": 0, "real": 0, "1": 1, "true": 1, "generated": 1, "": None}
 
 
 def as_labels(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
@@ -30,19 +30,19 @@ def as_labels(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
     Raises
     ------
     UsageError
-        For anything but 0, 1, true, false, real, generated or nothing.
+        For anything but 0, 1, true, false, real, generated, fake or nothing.
     """
     text = as_text(column)
     names = pc.unique(text)
     numbers = []
     for name in names.to_pylist():
-        word = (name or "").strip().lower()
-        if word not in _WORDS:
+        number = as_label(name)
+        if number is None and (name or "").strip():
             raise UsageError(
                 f"{redact(where)} has the label {name[:60]!r}: labels are 1 or generated, and 0 or "
                 "real."
             )
-        numbers.append(_WORDS[word])
+        numbers.append(number)
     return pa.chunked_array([pa.array(numbers, pa.int8()).take(pc.index_in(text, names))])
 
 

@@ -38,8 +38,11 @@ class RobustnessConfiguration(FeaturizeConfiguration):
     """Generators to draw generated images from."""
     sources: tuple[str, ...] = ()
     """Sources to draw real images from."""
+    labels: Place | None = None
+    """Parquet or CSV with ``label``, and ``uri`` or ``image_id``; perhaps ``generator`` and
+    ``source``. They take the place of what the input says."""
     metadata: Place | None = None
-    """Parquet with ``uri`` and ``group_column``."""
+    """Parquet or CSV with ``uri`` and ``group_column``."""
     group_column: str | None = None
     """Images that are equal in it, such as in their prompt, are drawn together."""
     resamples: int = Field(default=1000, ge=100)
@@ -73,6 +76,11 @@ class RobustnessConfiguration(FeaturizeConfiguration):
     def _fits_together(self) -> RobustnessConfiguration:
         if (self.metadata is None) != (self.group_column is None):
             raise ValueError("metadata and group_column need each other")
+        if self.images is not None and self.labels is not None:
+            raise ValueError(
+                "a sample of images is drawn by the labels that the input itself has: leave out "
+                "images or labels"
+            )
         if self.images is None and (self.generators or self.sources):
             raise ValueError("generators and sources say what a sample holds, and need images")
         return self

@@ -33,6 +33,7 @@ from pipelines.evaluate.robustness.configuration import (
     RobustnessConfiguration,
     head_name,
 )
+from pipelines.evaluate.robustness.labels import check_labels
 from pipelines.evaluate.robustness.sampling import image_clusters, seen_in_training
 from pipelines.evaluate.robustness.scoring import compare, score_table
 from pipelines.featurize.plan import plan_featurizing
@@ -44,6 +45,7 @@ from pipelines.storage.atomic import write_atomically
 from pipelines.storage.urls import join, redact
 from pipelines.tables.features import FeatureTable
 from pipelines.tables.provenance import versions
+from pipelines.train.labels import Labels
 from pipelines.train.rows import counted_origins
 
 REPORT = "robustness"
@@ -71,6 +73,8 @@ class RobustnessPlan:
     sample: pd.DataFrame | None
     """Label, generator and source of the images drawn; None where all of the input is used."""
     sample_is_written: bool
+    labels: Labels | None = None
+    """Of the images, where they stand beside the input."""
     notes: tuple[str, ...] = ()
     """What was noticed of the input where all of it is used."""
 
@@ -129,7 +133,10 @@ def plan_robustness(configuration: RobustnessConfiguration) -> RobustnessPlan:
     for name in plan.perturbations:
         plan.table(name).check_feature_set(feature_set_id, name)
     if sample is None:
-        return replace(plan, notes=tuple(plan_featurizing(configuration.of_table(NONE)).remarks()))
+        labels = Labels.read(configuration.labels, storage) if configuration.labels else None
+        featurizing = plan_featurizing(configuration.of_table(NONE))
+        check_labels(featurizing.plan, configuration, labels)
+        return replace(plan, labels=labels, notes=tuple(featurizing.remarks()))
     image_clusters(sample["uri"], configuration)  # refuses metadata that cannot be joined
     return plan
 
@@ -163,7 +170,9 @@ def run_robustness(plan: RobustnessPlan, command: str = "") -> pd.DataFrame:
     rows = []
     for perturbation in featurize_each(plan):
         table = plan.table(perturbation)
-        changed = {name: score_table(table, head) for name, head in plan.heads.items()}
+        changed = {name: score_table(table, head, plan.labels) for name, head in plan.heads.items()}
+        if plan.labels is not None and not clean:
+            print(plan.labels.note(), file=sys.stderr, flush=True)
         clean = clean or {
             name: frame.assign(cluster=image_clusters(frame.index, configuration))
             for name, frame in changed.items()

@@ -12,13 +12,14 @@ from item.heads.columns import COLUMNS
 from item.heads.head import Head
 from item.statistics.calibration import Verdict
 from item.statistics.metrics import auroc, cluster_weights, interval, weighted_auroc
-from item.tables import decoded
 from pipelines.evaluate.robustness.sampling import ORIGIN
 from pipelines.tables.features import FeatureTable
+from pipelines.tables.identity import feature_set_in
+from pipelines.train.labels import Labels
 
 
-def score_table(table: FeatureTable, head: Head) -> pd.DataFrame:
-    """Score the labelled rows of a features table.
+def score_table(table: FeatureTable, head: Head, labels: Labels | None = None) -> pd.DataFrame:
+    """Score the labelled rows of a features table, labelled by a table beside it if given.
 
     Returns
     -------
@@ -31,13 +32,15 @@ def score_table(table: FeatureTable, head: Head) -> pd.DataFrame:
     UsageError
         If the table is of another feature set than the head.
     """
-    columns = list(dict.fromkeys(["uri", "status", "caption", *ORIGIN, *COLUMNS]))
+    columns = list(dict.fromkeys(["uri", "image_id", "status", "caption", *ORIGIN, *COLUMNS]))
     frames = []
     for path in table.published():
         with table.fs.open(posixpath.join(table.path, path), "rb") as file:
             parquet = pq.ParquetFile(file)
-            head.check_feature_set(decoded(parquet.schema_arrow.metadata).get("feature_set_id"))
+            head.check_feature_set(feature_set_in(parquet))
             part = parquet.read(columns=columns)
+        if labels is not None:
+            part = labels.applied(part)
         scores = head.score(part)
         frame = part.select(["uri", *ORIGIN]).to_pandas()
         frames.append(frame.assign(score=scores.score, verdict=list(map(str, scores.verdict))))

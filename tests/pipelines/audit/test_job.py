@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,31 @@ def test_missing_night_is_refused_with_what_is_there(
     with pytest.raises(UsageError) as refusal:
         auditing(root, **given)
     assert sentence in str(refusal.value)
+
+
+@pytest.mark.parametrize("table", ["features", "scores", "rejects", "evidence"])
+def test_a_table_or_a_night_of_it_stands_for_the_root(root: Path, table: str) -> None:
+    assert auditing(root / table).rows.dates == NIGHTS[2:]
+    assert auditing(root / table, date=NIGHTS[1]).rows.dates == NIGHTS[1:2]
+    night = root / table / f"date={NIGHTS[0]}"
+    assert auditing(night).rows.dates == NIGHTS[:1]
+    assert auditing(night, date=NIGHTS[0]).rows.dates == NIGHTS[:1]
+    assert auditing(next(night.glob("*.parquet"))).rows.dates == NIGHTS[:1]
+
+
+@pytest.mark.parametrize("given", [{"date": NIGHTS[1]}, {"first": NIGHTS[0]}])
+def test_other_nights_than_the_one_given_are_refused(root: Path, given: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=f"is the night {NIGHTS[0]} alone: give .* to choose"):
+        auditing(root / "features" / f"date={NIGHTS[0]}", **given)
+
+
+def test_a_table_outside_an_audit_is_refused_with_what_to_give(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "features", tmp_path / "mine")
+    with pytest.raises(UsageError, match=r"give the output of jobs/nightly\.py"):
+        auditing(tmp_path / "mine" / f"date={NIGHTS[0]}")
+    shutil.copytree(root / "features", tmp_path / "features")
+    with pytest.raises(UsageError, match="has features and no scores: score it first"):
+        auditing(tmp_path / "features" / f"date={NIGHTS[0]}")
 
 
 def test_root_without_nights_is_refused(tmp_path: Path) -> None:

@@ -22,20 +22,17 @@ def table(seed: int = 0, **columns: object):
     """Two real sources and three generators."""
     generated = np.arange(COUNT) % 2 == 1
     names = ["a", "b", "c"]
-    return features_table(
-        COUNT,
-        seed,
-        signal=3.0,
-        generator=[
+    own = {
+        "generator": [
             names[row // 2 % 3] if is_generated else None
             for row, is_generated in enumerate(generated)
         ],
-        source=[
+        "source": [
             "prompts" if is_generated else ("x", "x", "y")[row % 3]
             for row, is_generated in enumerate(generated)
         ],
-        **columns,
-    )
+    }
+    return features_table(COUNT, seed, signal=3.0, **(own | columns))
 
 
 def configuration(features: str, output: Path, **changes: object) -> EvaluateConfiguration:

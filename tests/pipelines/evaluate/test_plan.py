@@ -55,6 +55,37 @@ def test_subset_is_read_from_the_metadata(features, tmp_path):
         assert all(styles[int(plan.rows.uris[row].split("-")[1][:-4])] is None for row in learned)
 
 
+@pytest.mark.parametrize("name", ["mean", "worst", "spread"])
+def test_a_generator_called_like_an_aggregate_is_refused(tmp_path, name):
+    generators = [name if row % 4 == 1 else "b" if row % 2 else None for row in range(COUNT)]
+    features = write_features(tmp_path / "features", table(generator=generators))
+    with pytest.raises(UsageError, match=f"A generator is called '{name}', as the tables call"):
+        plan_evaluation(configuration(features, tmp_path / "e"))
+    labels = pd.DataFrame({"uri": [f"pictures/0-{row}.jpg" for row in range(COUNT)]})
+    labels = labels.assign(label=np.arange(COUNT) % 2, generator=generators)
+    labels.replace({name: "a"}).to_csv(tmp_path / "labels.csv", index=False)
+    given = configuration(features, tmp_path / "e", labels=str(tmp_path / "labels.csv"))
+    assert set(plan_evaluation(given).rows.generators) == {"a", "b", None}
+
+
+def test_a_subset_is_not_called_as_all_rows_are(tmp_path):
+    with pytest.raises(ValueError, match="subset_name must not be all"):
+        configuration("features", tmp_path / "e", subset_name="all")
+
+
+def test_labels_beside_the_features_serve_variants_too(features, tmp_path):
+    nobody = dict.fromkeys(("label", "generator", "source"), [None] * COUNT)
+    bare = write_features(tmp_path / "bare", table(**nobody))
+    own = table().select(["uri", "label", "generator", "source"]).to_pandas()
+    own.to_parquet(tmp_path / "labels.parquet")
+    given = {"labels": str(tmp_path / "labels.parquet"), "variants": {"same": bare}}
+    plan = plan_evaluation(configuration(bare, tmp_path / "e", **given))
+    np.testing.assert_array_equal(plan.arrays["same"].image, plan.arrays[None].image)
+    labelled = plan_evaluation(configuration(features, tmp_path / "e"))
+    assert plan.rows.describe() == labelled.rows.describe()
+    assert f"{COUNT} of {COUNT} rows with features are named in it" in plan.notes[0]
+
+
 def test_too_few_rows_for_an_operating_point_are_refused_before_training(tmp_path):
     few = write_features(tmp_path / "few", table().slice(0, 300))
     with pytest.raises(UsageError, match="needs at least"):

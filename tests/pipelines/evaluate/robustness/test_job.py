@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,6 +19,7 @@ from item.tables import FEATURES
 from pipelines.evaluate.robustness import job as robustness_job
 from pipelines.evaluate.robustness.configuration import resolve
 from pipelines.evaluate.robustness.job import SCHEMA, plan_robustness, run_robustness
+from pipelines.input.pieces import Archive
 from pipelines.results.tables import ROBUSTNESS, _read_table
 from pipelines.tables.provenance import provenance
 from tests.item.heads.examples import features_table
@@ -37,7 +39,9 @@ def tables_made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     made: list[str] = []
 
     def checked(configuration: Any) -> Any:
-        return SimpleNamespace(configuration=configuration, remarks=lambda: ["Not read: 1 .txt."])
+        plan = SimpleNamespace(pieces=[Archive("/dump", "a.tar", "1")])
+        notes = ["Not read: 1 .txt."]
+        return SimpleNamespace(configuration=configuration, plan=plan, remarks=lambda: notes)
 
     def featurize(plan: Any) -> None:
         configuration = plan.configuration
@@ -110,6 +114,32 @@ def test_missing_labels_are_told_after_the_first_table(
     with pytest.raises(UsageError, match=r"cannot be compared\. There are no rows"):
         run_robustness(plan_robustness(resolve(None, settings, {})))
     assert tables_made == [] and not (tmp_path / "out" / "robustness.parquet").exists()
+
+
+def test_labels_beside_the_input_are_joined_and_counted(
+    settings: dict[str, Any],
+    tables_made: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = features_table(ROWS)
+    labels = pd.DataFrame({"image_id": [f"id-5-{n}" for n in range(ROWS)], "label": table["label"]})
+    labels.loc[:3, "image_id"] = ["w", "x", "y", "z"]
+    labels["label"] = labels["label"].map({0: "real", 1: "generated"})
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    for name, strength in STRENGTHS.items():
+        nobody = dict.fromkeys(("label", "generator", "source"), [None] * ROWS)
+        unlabelled = features_table(ROWS, seed=5, signal=strength, **nobody)
+        write_features(tmp_path / "out" / "features" / name, unlabelled, MINI)
+        facts = provenance(load_profile("mini"), "a run", name)
+        [file] = (tmp_path / "out" / "features" / name).rglob("*.parquet")
+        pq.write_table(unlabelled.replace_schema_metadata(facts), file)
+    given = settings | {"labels": str(tmp_path / "labels.csv")}
+    report = run_robustness(plan_robustness(resolve(None, given, {})))
+    assert set(report["rows"]) == {ROWS - 4}
+    told = capsys.readouterr().err
+    assert f"{ROWS - 4} of {ROWS} rows with features are named in it, 4 are not" in told
+    assert told.count("Labels of") == 1
 
 
 def other_set(folder: Path) -> dict[str, Any]:
