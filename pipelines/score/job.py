@@ -205,7 +205,7 @@ def _to_score(
             if missing := sorted(set(COLUMNS) - set(schema.names)):
                 raise UsageError(f"{where} lacks the column '{missing[0]}' of a features table.")
             head.check_feature_set(feature_set_in(parquet))
-            facts = decoded(schema.metadata)
+            facts = decoded(metadata.metadata)
         except (pa.ArrowInvalid, ValueError):
             raise UsageError(f"{where} is not readable as Parquet.") from None
     # A file that another program saved has no id, and changes with its place in the storage.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,27 @@ def test_dry_run_shows_the_split_and_trains_nothing(features: str, tmp_path: Pat
     assert "held-out generator 'model-1'" in said
     assert "'seed': 3" in said
     assert not output.exists()
+
+
+def test_labels_come_from_a_table_beside_the_features(tmp_path: Path) -> None:
+    nobody = dict.fromkeys(("label", "generator", "source"), [None] * 500)
+    bare = write_features(tmp_path / "features", features_table(500, **nobody))
+    own = features_table(500).select(["image_id", "label", "generator", "source"]).to_pandas()
+    own.iloc[:480].to_csv(tmp_path / "labels.csv", index=False)
+    start = ["--features", bare, "--output", str(tmp_path / "head"), "--kind", "logistic"]
+    code, _, said = invoke(*start)
+    assert code == 2 and "No row of" in said and "--labels" in said
+    code, _, said = invoke(*start, "--labels", str(tmp_path / "labels.csv"))
+    assert code == 0, said
+    assert "480 of 500 rows with features are named in it, 20 are not; 0 of its 480" in said
+    assert "Rows left out: 20 without a label." in said
+    manifest = json.loads((tmp_path / "head" / "training.json").read_text())
+    assert manifest["labels"] == str(tmp_path / "labels.csv")
+    assert manifest["left_out"] == {"without a label": 20}
+    (tmp_path / "other.csv").write_text("uri,label\nelsewhere.jpg,1\n")
+    code, _, said = invoke(*start, "--overwrite", "--labels", str(tmp_path / "other.csv"))
+    assert code == 2 and "names none of the rows of the features" in said
+    assert "Traceback" not in said
 
 
 def test_groups_come_from_the_metadata(features: str, tmp_path: Path) -> None:
