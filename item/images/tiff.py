@@ -101,7 +101,7 @@ def directories(data: bytes) -> Iterator[Directory]:
         seen.add(place)
         try:
             page, following = _directory(data, place, order, big)
-        except struct.error:  # past the end of the file
+        except (struct.error, OverflowError):  # past the end of the file
             continue
         yield page
         waiting += [following, *reversed(page.tags.get(_SUB_DIRECTORIES, ()))]

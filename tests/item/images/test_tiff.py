@@ -108,6 +108,16 @@ def test_directories_in_a_circle_or_without_end_are_left() -> None:
     assert time.process_time() - started < 5
 
 
+def test_offsets_beyond_every_file_are_left() -> None:
+    head = b"II+\0\x08\0\0\0" + struct.pack("<Q", 16)
+    entry = struct.pack("<HHQQ", 330, 16, 2, 2**64 - 1)
+    for entries in (1, 2**63, 2**64 - 1):
+        data = head + struct.pack("<Q", entries) + entry + bytes(8)
+        assert list(directories(data)) == []
+        with pytest.raises(ImageError):
+            decode(data, Decoding())
+
+
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_changed_directories_give_a_picture_or_a_reason(data: st.DataObject) -> None:
