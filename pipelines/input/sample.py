@@ -23,6 +23,7 @@ from pipelines.input.rows import as_label
 from pipelines.input.table_files import open_parquet, reading_failure
 from pipelines.storage.access import Storage, filesystem
 from pipelines.storage.atomic import write_atomically
+from pipelines.storage.uris import canonical_uri
 from pipelines.storage.urls import join, normalise, redact
 
 COLUMNS = ("uri", "bytes", "label")
@@ -145,6 +146,7 @@ def _origins(root: str, file: str, storage: Storage) -> pd.DataFrame:
             columns["label"] += [as_label(value) for value in labels_of(batch["label"])]
             for name in columns.keys() - {"label"}:
                 columns[name] += texts(batch[name])
+    columns["uri"] = [one and canonical_uri(one, root) for one in columns["uri"]]
     frame = pd.DataFrame(columns, columns=["uri", "label", "generator", "source"], dtype=object)
     return frame.assign(root=root, file=file, row=range(len(frame)))
 
@@ -179,9 +181,15 @@ def _read(root: str, file: str, rows: Sequence[int], storage: Storage) -> Iterat
                 for batch in parquet.iter_batches(ROWS_AT_ONCE, row_groups=[group]):
                     here = [row - start for row in rows if start <= row < start + len(batch)]
                     if here:
-                        yield pa.Table.from_batches([batch]).take(here)
+                        yield _with_keys(pa.Table.from_batches([batch]).take(here), root)
                     start += len(batch)
             start = stop
+
+
+def _with_keys(rows: pa.Table, root: str) -> pa.Table:
+    """Rows whose URIs mean the same in another folder than their own."""
+    uris = [one and canonical_uri(one, root) for one in texts(rows["uri"].combine_chunks())]
+    return rows.set_column(rows.column_names.index("uri"), "uri", pa.array(uris, pa.string()))
 
 
 def written_sample(sampling: Sampling, folder: str, storage: Storage) -> pd.DataFrame | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -109,16 +110,25 @@ def dump(tmp_path: Path) -> Path:
     return make(tmp_path / "dump", parts)
 
 
+def test_names_that_two_folders_share_are_two_pictures(tmp_path: Path) -> None:
+    columns = {"uri": list("abcd"), "label": [0, 0, 1, 1], "bytes": [b"x"] * 4}
+    folders = [make(tmp_path / name, {"a.parquet": parquet_of(columns)}) for name in ("x", "y")]
+    drawn = drawn_rows(sampling(8, inputs=tuple(map(str, folders))), STORAGE)
+    assert sorted(drawn["uri"]) == [f"{folder}/{name}" for folder in folders for name in "abcd"]
+
+
 def test_sample_is_written_with_its_pictures_and_columns(dump: Path, tmp_path: Path) -> None:
-    how, folder = sampling(inputs=(str(dump),)), str(tmp_path / "sample")
+    how, place = sampling(inputs=(str(dump),)), str(tmp_path / "sample")
     drawn = drawn_rows(how, STORAGE)
-    write_sample(drawn, how, folder, STORAGE)
-    table = pq.read_table(Path(folder, PART)).to_pandas().set_index("uri")
+    write_sample(drawn, how, place, STORAGE)
+    table = pq.read_table(Path(place, PART)).to_pandas().set_index("uri")
     assert sorted(table.index) == sorted(drawn["uri"])
     for uri, row in table.iterrows():
-        assert row["bytes"] == f"picture {uri}".encode()
-        assert row["prompt"] == f"prompt {uri}" or int(str(uri).removesuffix(".jpg")) < 30
-    found = written_sample(how, folder, STORAGE)
+        folder, name = os.path.split(uri)
+        assert folder == str(dump)
+        assert row["bytes"] == f"picture {name}".encode()
+        assert row["prompt"] == f"prompt {name}" or int(name.removesuffix(".jpg")) < 30
+    found = written_sample(how, place, STORAGE)
     assert found is not None
     columns = ["uri", "label", "generator", "source"]
     assert found[columns].equals(drawn[columns].reset_index(drop=True))
