@@ -22,6 +22,7 @@ from typing import Literal, get_args
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
+from PIL import AvifImagePlugin
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -34,10 +35,10 @@ from pydantic import BaseModel, Field, field_validator
 
 from item.images.colours import eight_bit_rgb, raw_mode_of
 from item.images.errors import ImageError
-from item.images.formats import format_name
-from item.images.jpeg_end import END_MARK, lacks_only_its_end
+from item.images.formats import CAMERA_RAW, format_name
+from item.images.jpeg_end import END_MARK, lacks_pixels, with_end_mark
 from item.images.jpeg_quality import jpeg_quality_of
-from item.images.tiff import full_page, is_camera_raw
+from item.images.tiff import camera_raw, full_page
 from item.images.truncation import ends_early, gif_end, jpeg_end, without_metadata
 from item.tables import ErrorCode, Note
 
@@ -55,16 +56,17 @@ _FILE_CLASSES: dict[str, type[ImageFile]] = {
 }
 # Opened by class, not by PIL.Image.open: that would try other formats' parsers, turn JPEGs
 # into MPOs, and apply the process-wide MAX_IMAGE_PIXELS before the limit of the profile.
+_HEIC_EXTRA = "the extra heif: pip install 'item-audit[heif]'"
 
 
 class Decoding(BaseModel, frozen=True, extra="forbid"):
     """How images are decoded; part of a model profile.
 
     Memory is bounded by these numbers. Measured beyond the file itself, at its peak and for
-    each declared pixel: 24 bytes for a WebP, 17 for an AVIF, 14 for a PNG or TIFF with
-    transparency, 9 for other files, 6 to 8 for a progressive JPEG and less than 1 for any other
-    JPEG, which is shrunk while it is decoded. A TIFF whose directory is built to do harm can
-    take 40 bytes for each of its own.
+    each declared pixel: 24 bytes for a WebP, 17 for an AVIF, 14 for a HEIC and for a PNG or TIFF
+    with transparency, 9 for other files, 6 to 8 for a progressive JPEG and less than 1 for any
+    other JPEG, which is shrunk while it is decoded. A TIFF whose directory is built to do harm
+    can take 40 bytes for each of its own, and an AVIF that declares less than it holds 1 GB.
     """
 
     max_side: int = Field(default=512, ge=1)
@@ -80,7 +82,7 @@ class Decoding(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def _can_be_decoded(cls, formats: tuple[Format, ...]) -> tuple[Format, ...]:
         if "HEIC" in formats and find_spec("pillow_heif") is None:
-            raise ValueError("HEIC needs the extra heif: pip install 'item-audit[heif]'")
+            raise ValueError(f"the format HEIC needs {_HEIC_EXTRA}")
         return formats
 
 
@@ -143,9 +145,14 @@ def decode(data: bytes, decoding: Decoding) -> Image:
     with _blame_file(name, data):
         if name == "WEBP":
             _check_webp_canvas(data, decoding)
-        data = _prepared(name, data, decoding, notes)
+        data = _prepared(name, data, notes)
         file = _file_class(name)(io.BytesIO(data))
         _check_size(file, data, decoding)
+        if isinstance(file, JpegImageFile):
+            whole = _whole_jpeg(data, decoding)
+            if whole is not data:
+                notes.add(Note.END_MARK_ADDED)
+                data, file = whole, JpegImageFile(io.BytesIO(whole))
         size, raw_mode = file.size, raw_mode_of(file)
         turned_by_pillow = isinstance(file, TiffImageFile)
         orientation = _tiff_orientation(file) if isinstance(file, TiffImageFile) else 1
@@ -153,6 +160,8 @@ def decode(data: bytes, decoding: Decoding) -> Image:
             notes.add(Note.FIRST_FRAME)
         file.draft(file.mode, _bounded(size, decoding.max_side))
         file.load()
+        if isinstance(file, JpegImageFile):
+            _check_pixels_are_there(file, data, decoding)
         if turned_by_pillow:
             size = file.size
         else:
@@ -203,10 +212,12 @@ def _recognise(data: bytes, decoding: Decoding) -> str:
             f"The file has {len(data)} bytes, and the limit is {decoding.max_bytes}.",
         )
     name = format_name(data)
-    if name == "TIFF" and is_camera_raw(data):
+    raw = name if name in CAMERA_RAW else camera_raw(data) if name == "TIFF" else None
+    if raw is not None:
         raise ImageError(
             ErrorCode.UNSUPPORTED_FORMAT,
-            "The file is a camera's raw file, which holds a sensor's values and a small preview.",
+            f"The file is a camera's raw file{raw and f' ({raw})'}, which holds a sensor's values "
+            "and a small preview.",
         )
     if name is None:
         raise ImageError(
@@ -217,7 +228,13 @@ def _recognise(data: bytes, decoding: Decoding) -> str:
         raise ImageError(
             ErrorCode.UNSUPPORTED_FORMAT,
             f"The file looks like {name}, and only {', '.join(decoding.formats)} are decoded"
-            + (f"; {name} can be added to profile.decoding.formats." if name in _NAMES else "."),
+            + (f"; {name} can be added to profile.decoding.formats" if name in _NAMES else "")
+            + (f" and needs {_HEIC_EXTRA}." if name == "HEIC" else "."),
+        )
+    if name == "AVIF" and not AvifImagePlugin.SUPPORTED:
+        raise ImageError(
+            ErrorCode.UNSUPPORTED_FORMAT,
+            "The file looks like AVIF, which the installed Pillow was built without.",
         )
     return name
 
@@ -234,17 +251,22 @@ def _file_class(name: str) -> type[ImageFile]:
     return _FILE_CLASSES[name]
 
 
-def _prepared(name: str, data: bytes, decoding: Decoding, notes: set[Note]) -> bytes:
+def _prepared(name: str, data: bytes, notes: set[Note]) -> bytes:
     """The file as its decoder takes it: without what nobody reads, its full page first."""
     if name == "PNG":
         return without_metadata(data)
     if name == "TIFF" and (whole := full_page(data)) is not data:
         notes.add(Note.FULL_SIZE_PAGE)
         return whole
-    if name == "JPEG" and not jpeg_end(data)[0] and lacks_only_its_end(data, decoding.max_side):
-        notes.add(Note.END_MARK_ADDED)
-        return data + END_MARK
     return data
+
+
+def _whole_jpeg(data: bytes, decoding: Decoding) -> bytes:
+    """The JPEG with the end mark, if it lacks nothing else."""
+    # The search for the mark takes a third of the time of decoding: most files end with it.
+    if data.endswith(END_MARK) or jpeg_end(data)[0]:
+        return data
+    return with_end_mark(data, decoding.max_side) or data
 
 
 # Limits, before any pixel is decoded.
@@ -310,6 +332,14 @@ _TURNS = {
     8: PIL.Image.Transpose.ROTATE_90,
 }
 _ORIENTATION_TAG = 0x0112
+
+
+def _check_pixels_are_there(file: JpegImageFile, data: bytes, decoding: Decoding) -> None:
+    if lacks_pixels(file, data, decoding.max_side):
+        raise ImageError(
+            ErrorCode.TRUNCATED,
+            f"The JPEG of {len(data)} bytes has an end mark, but its last pixels are missing.",
+        )
 
 
 def _exif_orientation(file: ImageFile) -> int:

@@ -17,6 +17,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"IIRS", "ORF"),
     (b"MMOR", "ORF"),
     (b"IIU\0", "RW2"),
+    (b"II\x1a\0\0\0HEAPCCDR", "CRW"),
     (b"FUJIFILMCCD-RAW", "RAF"),
     (b"FOVb", "X3F"),
     (b"\0MRM", "MRW"),
@@ -40,6 +41,8 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x8aMNG\r\n\x1a\n", "MNG"),
     (b"\x1a\x45\xdf\xa3", "WebM"),
 )
+CAMERA_RAW = frozenset({"CR2", "CR3", "CRW", "IIQ", "MRW", "ORF", "RAF", "RW2", "X3F"})
+"""Cameras' raw files that their first bytes tell; others are TIFFs."""
 _BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
 
 
@@ -47,6 +50,8 @@ def format_name(data: bytes) -> str | None:
     """Name of the format that the first bytes announce, decoded here or not."""
     if data[:4] == b"II*\0" and data[8:10] == b"CR":
         return "CR2"
+    if data[:4] in (b"II*\0", b"MM\0*") and data[8:12] == data[:1] * 4:
+        return "IIQ"
     for magic, name in _MAGIC:
         if data.startswith(magic):
             return name
@@ -57,7 +62,7 @@ def format_name(data: bytes) -> str | None:
     if re.match(rb"P[1-7]\s", data):
         return "PNM"
     if data[4:8] == b"ftyp":
-        brands = data[8 : 8 + 64]
+        brands = data[8 : min(72, max(12, int.from_bytes(data[:4], "big")))]
         if b"avif" in brands or b"avis" in brands:
             return "AVIF"
         if re.match(rb"hei[cxms]|hev[cxms]|mif1|msf1", brands):

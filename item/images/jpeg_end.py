@@ -1,4 +1,4 @@
-"""Whether a JPEG without its end mark lacks nothing else.
+"""Whether all pixels of a JPEG are there, with its end mark or without.
 
 A decoder fills in what a file lacks and says nothing. What it fills in depends on the bytes
 that follow: if the picture is the same whatever follows, it was all there.
@@ -8,31 +8,78 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
+from itertools import islice
 
 import numpy as np
 from PIL.JpegImagePlugin import JpegImageFile
 
+from item.images.truncation import jpeg_end, jpeg_segments
+
 END_MARK = b"\xff\xd9"
+_MOST_ZEROS = 16
+"""Bytes at the end of a scan; flat areas are coded in zeros, and more of them are a filling."""
+_MOST_SEGMENTS = 256
+"""Encoders write about 10 scans; each costs a pass over the picture, several times over."""
+_MIDDLE_GREY = {127, 128}
+"""Of every channel, where a decoder found no data; inverted in CMYK."""
 
 _CONTINUATIONS = (b"", bytes(64), b"\x55" * 64, b"\xaa" * 64, b"\x92\x49\x24" * 21)
 """Entropy-coded data that no file goes on with; none holds a marker."""
 
 
-def lacks_only_its_end(data: bytes, side: int) -> bool:
-    """Whether all scans are there, and all pixels of the last.
+def with_end_mark(data: bytes, side: int) -> bytes | None:
+    """The whole file, or None if it lacks more than its end mark.
 
     Parameters
     ----------
     data : a JPEG without an end mark
     side : the picture is compared at about this size, at which it is decoded later
     """
-    if not _has_all_scans(data):
+    short = _without_filling(data)
+    if not _has_all_scans(short):
+        return None
+    if _is_same_whatever_follows(short, side):
+        return short + END_MARK
+    # A picture of one colour may be coded in zeros alone: these end where the picture does.
+    exact = len(short) < len(data) and data.endswith(b"\0")
+    if exact and _is_same_whatever_follows(data, side):
+        return None if _is_same_whatever_follows(data[:-1], side) else data + END_MARK
+    return None
+
+
+def lacks_pixels(file: JpegImageFile, data: bytes, side: int) -> bool:
+    """Whether a loaded file lacks its last pixels, although it has an end mark.
+
+    Of a progressive file these are pixels of which no scan has anything.
+
+    Parameters
+    ----------
+    file : decoded from ``data``
+    side : as for :func:`with_end_mark`
+    """
+    last = file.getpixel((file.width - 1, file.height - 1))
+    if not _MIDDLE_GREY.issuperset(last if isinstance(last, tuple) else (last,)):
         return False
+    end, _ = jpeg_end(data)
+    return not _is_same_whatever_follows(data[:end], side)
+
+
+def _without_filling(data: bytes) -> bytes:
+    """The file without what fills its last block on a disk, and without half an end mark."""
+    kept = data.rstrip(b"\0")
+    zeros = min(len(data) - len(kept), _MOST_ZEROS)
+    return kept + bytes(zeros) if zeros else kept.rstrip(b"\xff")
+
+
+def _is_same_whatever_follows(data: bytes, side: int) -> bool:
     try:
-        pictures = [_decoded(data + more + END_MARK, side) for more in _CONTINUATIONS]
+        first = _decoded(data + _CONTINUATIONS[0] + END_MARK, side)
+        return all(
+            np.array_equal(first, _decoded(data + more + END_MARK, side))
+            for more in _CONTINUATIONS[1:]
+        )
     except Exception:  # Pillow's parsers raise nearly any type on hostile bytes
         return False
-    return all(np.array_equal(pictures[0], other) for other in pictures[1:])
 
 
 def _decoded(data: bytes, side: int) -> np.ndarray:
@@ -46,23 +93,19 @@ def _decoded(data: bytes, side: int) -> np.ndarray:
 
 def _has_all_scans(data: bytes) -> bool:
     """Whether every coefficient of every component is there to its last bit (ITU T.81, G.1)."""
+    segments = list(islice(jpeg_segments(data), _MOST_SEGMENTS + 1))
+    if len(segments) > _MOST_SEGMENTS:
+        return False
     components: list[int] = []
     missing: dict[int, dict[int, int]] = defaultdict(lambda: dict.fromkeys(range(64), 99))
-    position = 2
-    while (position := data.find(b"\xff", position)) >= 0 and position + 4 <= len(data):
-        kind = data[position + 1]
-        if kind in (0x00, 0xFF, 0x01) or 0xD0 <= kind <= 0xD8:
-            position += 1 if kind == 0xFF else 2
-            continue
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        segment = data[position + 4 : position + 2 + length]
+    for kind, start, end in segments:
+        segment = data[start:end]
         if kind in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA) and len(segment) >= 6:
             components = list(segment[6::3])
         elif kind == 0xDA and segment and len(segment) >= 4 + 2 * segment[0]:
             first, last, bits = segment[1 + 2 * segment[0] :][:3]
             for component in segment[1 : 1 + 2 * segment[0] : 2]:
                 missing[component] |= dict.fromkeys(range(first, min(last, 63) + 1), bits & 15)
-        position += 2 + length
     return bool(components) and all(
         not any(missing[component].values()) for component in components
     )

@@ -32,18 +32,35 @@ def ends_early(name: str, data: bytes) -> bool:
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
-def jpeg_end(data: bytes) -> tuple[bool, int]:
-    """Whether the first image of the file reaches its end marker, and its number of scans."""
-    position, scans = 2, 0
-    while marker := _JPEG_MARKER.search(data, position):
+_MOST_SEGMENTS = 100_000
+"""Files have dozens; more only cost time."""
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Kind, start and end of the first image's segments, up to its end mark."""
+    position = 2
+    for _ in range(_MOST_SEGMENTS):
+        marker = _JPEG_MARKER.search(data, position)
+        if marker is None:
+            return
         kind = data[marker.end() - 1]
-        position = marker.end()
-        if kind == 0xD9:
-            return True, scans
-        scans += kind == 0xDA
-        if kind not in (0x01, 0xD8):
+        start = position = marker.end()
+        if kind not in (0x01, 0xD8, 0xD9):
             position += int.from_bytes(data[position : position + 2], "big")
-    return False, scans
+            start += 2
+        yield kind, start, position
+        if kind == 0xD9:
+            return
+
+
+def jpeg_end(data: bytes) -> tuple[int, int]:
+    """Where the first image's end mark is, 0 if it has none, and its number of scans."""
+    scans = 0
+    for kind, start, _ in jpeg_segments(data):
+        if kind == 0xD9:
+            return start - 2, scans
+        scans += kind == 0xDA
+    return 0, scans
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -93,16 +110,17 @@ def _gif_palette_length(flags: int) -> int:
 
 
 def _boxes_end_early(data: bytes) -> bool:
-    """Whether a box of an ISO media file promises more bytes than there are."""
-    position = 0
+    """Whether a box of an ISO media file ends later than the file, or its pixels are missing."""
+    position, kinds = 0, set()
     while position + 8 <= len(data):
         length = int.from_bytes(data[position : position + 4], "big")
+        kinds.add(data[position + 4 : position + 8])
         if length == 1:
             length = int.from_bytes(data[position + 8 : position + 16], "big")
         if length == 0:  # up to the end of the file
             return False
         position += max(length, 8)
-    return position != len(data)
+    return position != len(data) or (b"mdat" not in kinds and b"idat" not in data)
 
 
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}

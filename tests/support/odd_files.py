@@ -263,7 +263,7 @@ def _made() -> dict[str, tuple[bytes, Expectation]]:
         "pnm": (encode(flat(), "PPM"), ErrorCode.UNSUPPORTED_FORMAT),
         "lab tiff": (encode(flat((9, 9, 9), "LAB"), "TIFF"), ErrorCode.UNSUPPORTED_FORMAT),
         # Cut off.
-        "avif: name only": (b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf", ErrorCode.CORRUPT),
+        "avif: name only": (b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf", ErrorCode.TRUNCATED),
         "avif cut in half": (avif[: len(avif) // 2], ErrorCode.TRUNCATED),
         "jpeg: magic only": (jpeg[:4], ErrorCode.TRUNCATED),
         "jpeg cut in its header": (jpeg[:100], ErrorCode.TRUNCATED),

@@ -35,39 +35,59 @@ def sensor(size: tuple[int, int], photometric: int = 32803, compression: int = 1
     return Page(tags | {277: 1, 278: size[1]}, bytes(size[0] * size[1] * 2))
 
 
-def tiff_of(pages: Sequence[Page], order: str = "<", magic: bytes = b"") -> bytes:
-    """A TIFF of pages in a chain, in either byte order."""
-    start = b"II*\0" if order == "<" else b"MM\0*"
-    content = bytearray((magic or start) + bytes(4))
-    link = 4
+@dataclass(frozen=True)
+class _Layout:
+    order: str
+    count: str = "H"
+    offset: str = "I"
+
+    @property
+    def start(self) -> bytes:
+        version = 42 if self.offset == "I" else 43
+        letters = b"II" if self.order == "<" else b"MM"
+        sizes = b"" if version == 42 else struct.pack(f"{self.order}HH", 8, 0)
+        return letters + struct.pack(f"{self.order}H", version) + sizes
+
+    def pack(self, letters: str, *values: int) -> bytes:
+        return struct.pack(self.order + letters, *values)
+
+
+def tiff_of(pages: Sequence[Page], order: str = "<", big: bool = False) -> bytes:
+    """A TIFF of pages in a chain, in either byte order; a BigTIFF if asked for."""
+    layout = _Layout(order, "Q", "Q") if big else _Layout(order)
+    empty = layout.pack(layout.offset, 0)
+    content = bytearray(layout.start + empty)
+    link = len(layout.start)
     for page in pages:
-        place, following = _write(content, page, order)
-        content[link : link + 4] = struct.pack(f"{order}I", place)
+        place, following = _write(content, page, layout)
+        content[link : link + len(empty)] = layout.pack(layout.offset, place)
         link = following
     return bytes(content)
 
 
-def _write(content: bytearray, page: Page, order: str) -> tuple[int, int]:
+def _write(content: bytearray, page: Page, layout: _Layout) -> tuple[int, int]:
     tags = {**page.tags, 273: len(content), 279: len(page.strip)}
     content.extend(page.strip)
     if page.below:
-        tags[330] = tuple(_write(content, one, order)[0] for one in page.below)
-    entries = b"".join(_entry(content, tag, tags[tag], order) for tag in sorted(tags))
+        tags[330] = tuple(_write(content, one, layout)[0] for one in page.below)
+    entries = b"".join(_entry(content, tag, tags[tag], layout) for tag in sorted(tags))
     place = len(content)
-    content.extend(struct.pack(f"{order}H", len(tags)) + entries + bytes(4))
-    return place, len(content) - 4
+    content.extend(layout.pack(layout.count, len(tags)) + entries)
+    content.extend(layout.pack(layout.offset, 0))
+    return place, len(content) - struct.calcsize("<" + layout.offset)
 
 
-def _entry(content: bytearray, tag: int, value: Any, order: str) -> bytes:
+def _entry(content: bytearray, tag: int, value: Any, layout: _Layout) -> bytes:
     if isinstance(value, bytes):
         kind, count, raw = 1, len(value), value
     else:
         values = value if isinstance(value, tuple) else (value,)
         letter = SHORTS.get(tag, "I")
         kind, count = (3 if letter == "H" else 4), len(values)
-        raw = struct.pack(f"{order}{count}{letter}", *values)
-    if len(raw) > 4:
+        raw = layout.pack(f"{count}{letter}", *values)
+    inline = struct.calcsize("<" + layout.offset)
+    if len(raw) > inline:
         place = len(content)
         content.extend(raw)
-        raw = struct.pack(f"{order}I", place)
-    return struct.pack(f"{order}HHI", tag, kind, count) + raw.ljust(4, b"\0")
+        raw = layout.pack(layout.offset, place)
+    return layout.pack("HH" + layout.offset, tag, kind, count) + raw.ljust(inline, b"\0")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import AvifImagePlugin
 from PIL import Image as PillowImage
 from pydantic import ValidationError
 
@@ -51,10 +52,11 @@ WHOLE_FILES = [
     encode(textured(60, 44), "TIFF"),
     encode(textured(60, 44), "TIFF", compression="tiff_lzw"),
     encode(textured(60, 44), "TIFF", big_tiff=True),
+    encode(textured(60, 44), "AVIF"),
     turned(6),
     turned(6, "PNG"),
     encode(flat((9, 9, 9, 9), "CMYK"), "JPEG"),
-    *(ODD_FILES[f"animated {format}"][0] for format in ("gif", "webp", "png")),
+    *(ODD_FILES[f"animated {format}"][0] for format in ("gif", "webp", "png", "avif")),
 ]
 
 
@@ -124,7 +126,7 @@ def test_pillow_settings_of_the_process_stay_as_they_were() -> None:
     assert before == PillowImage.MAX_IMAGE_PIXELS
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_picture_is_turned_upright(format: str, orientation: int) -> None:
     image = decode(turned(orientation, format), DEFAULT)
@@ -171,7 +173,7 @@ def test_file_over_the_byte_limit_is_rejected_and_one_at_it_is_not() -> None:
     assert isinstance(outcome(data, Decoding(max_bytes=len(data))), Image)
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 def test_picture_over_the_pixel_limit_is_rejected_and_one_at_it_is_not(format: str) -> None:
     data = encode(flat(), format)
     assert outcome(data, Decoding(max_pixels=64 * 48 - 1)) == ErrorCode.TOO_MANY_PIXELS
@@ -181,6 +183,18 @@ def test_picture_over_the_pixel_limit_is_rejected_and_one_at_it_is_not(format: s
 def test_format_left_out_of_the_profile_is_unsupported() -> None:
     data = encode(flat(), "GIF")
     assert outcome(data, Decoding(formats=("JPEG",))) == ErrorCode.UNSUPPORTED_FORMAT
+
+
+def test_pillow_without_avif_gives_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AvifImagePlugin, "SUPPORTED", False)
+    with pytest.raises(ImageError, match="Pillow was built without") as error:
+        decode(ODD_FILES["avif"][0], DEFAULT)
+    assert error.value.code is ErrorCode.UNSUPPORTED_FORMAT
+
+
+def test_brands_are_read_within_their_box() -> None:
+    boxes = b"\0\0\0\x10ftypheic\0\0\0\0" + b"\0\0\0\x0cfreeavif"
+    assert outcome(boxes) == ErrorCode.UNSUPPORTED_FORMAT
 
 
 @pytest.mark.parametrize(

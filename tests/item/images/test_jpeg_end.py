@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL.JpegImagePlugin import JpegImageFile
 
 from item.images.decode import Decoding, decode
 from item.images.errors import ImageError
-from item.images.jpeg_end import lacks_only_its_end
+from item.images.jpeg_end import with_end_mark
 from item.tables import ErrorCode, Note
 from tests.support.odd_files import encode, flat, textured
 
@@ -19,6 +20,8 @@ FILES = {
     "grey": encode(textured(200, 150).convert("L"), "JPEG"),
     "cmyk": encode(flat((9, 9, 9, 9), "CMYK"), "JPEG"),
     "one colour": encode(flat(), "JPEG"),
+    "ends in zeros": encode(flat((128, 128, 128)), "JPEG"),
+    "nothing but zeros": encode(flat((128, 128, 128), size=(640, 480)), "JPEG", optimize=True),
     "restarts": encode(textured(200, 150), "JPEG", restart_marker_rows=1),
     "larger than it is shown": encode(textured(1500, 1100), "JPEG", quality=80),
     "larger, progressive": encode(textured(1500, 1100), "JPEG", progressive=True),
@@ -52,7 +55,7 @@ def test_progressive_file_without_its_last_scan_is_truncated() -> None:
     content = FILES["progressive"]
     last = content.rindex(b"\xff\xda")
     before = content.rindex(b"\xff\xc4", 0, last) if b"\xff\xc4" in content[:last] else last
-    assert not lacks_only_its_end(content[:before], 512)
+    assert with_end_mark(content[:before], 512) is None
     with pytest.raises(ImageError) as error:
         decode(content[:before], Decoding())
     assert error.value.code is ErrorCode.TRUNCATED
@@ -61,4 +64,54 @@ def test_progressive_file_without_its_last_scan_is_truncated() -> None:
 def test_half_a_file_of_one_colour_is_truncated() -> None:
     content = encode(flat(size=(640, 480)), "JPEG")
     start = content.index(b"\xff\xda") + 40
-    assert not lacks_only_its_end(content[:start], 512)
+    assert with_end_mark(content[:start], 512) is None
+    for filling in (b"", bytes(100_000), b"\xff" * 100_000):
+        with pytest.raises(ImageError) as error:
+            decode(content[:start] + filling, Decoding())
+        assert error.value.code is ErrorCode.TRUNCATED
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("end", [b"\xff", bytes(4096), b"\xff" * 512, b"\xff" + bytes(99)])
+def test_half_an_end_mark_and_a_filled_block_are_no_loss(name: str, end: bytes) -> None:
+    cut = decode(FILES[name][:-2] + end, Decoding())
+    assert np.array_equal(cut.pixels, decode(FILES[name], Decoding()).pixels)
+    assert Note.END_MARK_ADDED in cut.notes
+
+
+@pytest.mark.parametrize("name", ["baseline", "grey", "restarts", "larger than it is shown"])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_end_mark_behind_half_a_file_makes_it_no_whole_one(name: str, share: float) -> None:
+    content = FILES[name]
+    start = content.rindex(b"\xff\xda") + 20
+    cut = content[: start + int(share * (len(content) - start))].rstrip(b"\xff")
+    with pytest.raises(ImageError) as error:
+        decode(cut + b"\xff\xd9", Decoding())
+    assert error.value.code is ErrorCode.TRUNCATED
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_grey_corner_alone_is_no_loss(mode: str, progressive: bool) -> None:
+    grey = tuple([128] * len(mode))
+    data = encode(flat(grey if mode != "L" else 128, mode), "JPEG", progressive=progressive)
+    assert Note.END_MARK_ADDED not in decode(data, Decoding()).notes
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_limits_are_checked_before_any_pixel(
+    progressive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encode(textured(200, 150), "JPEG", progressive=progressive)[:-2]
+    monkeypatch.setattr(JpegImageFile, "load", lambda _: pytest.fail("pixels were decoded"))
+    with pytest.raises(ImageError) as error:
+        decode(data, Decoding(max_pixels=200 * 150 - 1))
+    assert error.value.code is ErrorCode.TOO_MANY_PIXELS
+
+
+def test_very_many_scans_are_not_tried_again_and_again() -> None:
+    content = FILES["progressive"]
+    start = content.rindex(b"\xff\xda")
+    data = content[:-2] + content[start:-2] * 300
+    assert with_end_mark(content[:-2], 512) is not None
+    assert with_end_mark(data, 512) is None
