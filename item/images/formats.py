@@ -61,7 +61,7 @@ def format_name(data: bytes) -> str | None:
         return "BMP"
     if re.match(rb"P[1-7]\s", data):
         return "PNM"
-    if data[4:8] == b"ftyp":
+    if data[4:8] == b"ftyp" and len(data) >= 12:  # else which of many formats is not said
         brands = data[8 : min(72, max(12, int.from_bytes(data[:4], "big")))]
         if b"avif" in brands or b"avis" in brands:
             return "AVIF"
