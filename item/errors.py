@@ -8,10 +8,24 @@ from typing import ClassVar
 class JobError(Exception):
     """What ends a job with one sentence, without a traceback.
 
-    The message is that sentence. ``exit_code`` is the code that the job then exits with.
+    Parameters
+    ----------
+    sentence : what happened and what to do; frameworks that add to ``args`` leave it whole
+
+    Attributes
+    ----------
+    exit_code : int
+        The code that the job then exits with.
     """
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+
+    def __str__(self) -> str:
+        return self.sentence
 
 
 class UsageError(JobError):
@@ -26,4 +40,4 @@ class UsageError(JobError):
 class MachineError(JobError):
     """A machine, a cluster or a network failed: nothing is damaged, and a later start goes on."""
 
-    exit_code = 5
+    exit_code = 6

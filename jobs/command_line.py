@@ -14,6 +14,7 @@ from rich.console import Console
 
 from item.errors import JobError
 from pipelines.runtime.failures import machine_failures
+from pipelines.runtime.watch import cluster_watched
 
 Input = Annotated[
     str | None,
@@ -54,7 +55,7 @@ def refusals() -> Iterator[None]:
     """Print what ends a job as one sentence, without a traceback, and exit with its code."""
     _quieten()
     try:
-        with machine_failures():
+        with machine_failures(), cluster_watched():
             yield
     except JobError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -62,7 +63,7 @@ def refusals() -> Iterator[None]:
 
 
 def _quieten() -> None:
-    """Libraries' notices about themselves, which no user of a job can act on."""
+    """Libraries' notices about themselves, and errors that they log and raise as well."""
     warnings.filterwarnings("ignore", module=r"ray\.")
     for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -4,7 +4,7 @@ python jobs/nightly.py --input dump/ --output audit/
 ray job submit --working-dir . -- python jobs/nightly.py --input s3://… --output s3://…
 
 Exit codes: 0 all done, 2 refused, all of it or a night, 3 too many errors in a night, 4 another
-run holds a night.
+run holds a night, 6 a machine, a cluster or a disk failed.
 The last line of standard output is a summary in JSON.
 """
 
@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from rich.pretty import pprint
 
-from item.errors import UsageError
+from item.errors import MachineError, UsageError
 from jobs.command_line import (
     ConfigFile,
     DryRun,
@@ -34,7 +34,7 @@ from jobs.command_line import (
 from pipelines.configuration import parse_settings, resolved_with_profile
 from pipelines.featurize.error_rate import ErrorRateError
 from pipelines.nightly.configuration import NightlyConfiguration
-from pipelines.nightly.job import NightOutcome, plan_nights, run_nights
+from pipelines.nightly.job import NightlyPlan, NightOutcome, plan_nights, run_nights
 from pipelines.tables.lease import LeaseHeldError
 
 app = application()
@@ -65,6 +65,19 @@ def nightly(
     Example: python jobs/nightly.py --input dump/ --output audit/
     """
     started = time.monotonic()
+    told: list[NightOutcome] = []
+
+    def tell(job: NightlyPlan, outcome: str) -> None:
+        summary = {
+            "outcome": outcome,
+            "exit_code": _CODES.get(outcome, 0),
+            "nights": [night.line() for night in told],
+            "done_before": len(job.done_before),
+            "no_nights": list(job.others),
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        print(json.dumps(summary), flush=True)
+
     with refusals():
         if overwrite and retry_failed:
             raise UsageError("Give --overwrite or --retry-failed, not both.")
@@ -88,25 +101,22 @@ def nightly(
             return
         for remark in job.remarks():
             print(remark, file=sys.stderr)
-        told = []
-        for night in run_nights(job):
-            told.append(night)
-            print(night.sentence(), file=sys.stderr, flush=True)
+    try:
+        with refusals():
+            for night in run_nights(job):
+                told.append(night)
+                print(night.sentence(), file=sys.stderr, flush=True)
+    except typer.Exit as end:
+        if end.exit_code == MachineError.exit_code:
+            tell(job, "machine_failed")
+        raise
     outcome = _outcome(told)
-    code = _CODES.get(outcome, 0)
-    summary = {
-        "outcome": outcome,
-        "exit_code": code,
-        "nights": [night.line() for night in told],
-        "done_before": len(job.done_before),
-        "no_nights": list(job.others),
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    print(json.dumps(summary), flush=True)
-    raise typer.Exit(code)
+    tell(job, outcome)
+    raise typer.Exit(_CODES.get(outcome, 0))
 
 
 _CODES = {
+    "machine_failed": MachineError.exit_code,
     "too_many_errors": ErrorRateError.exit_code,
     "held": LeaseHeldError.exit_code,
     "refused": UsageError.exit_code,

@@ -46,16 +46,18 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _as_job_error(error: BaseException) -> JobError | None:
     match error:
+        case exceptions.RayActorError(actor_init_failed=True):  # a bug
+            return None
         case exceptions.RayTaskError():  # of every kind at once; what it carries comes next
             return None
         case JobError():
             return error
         case OSError() if error.errno in _NO_ROOM:
-            where = f" at {error.filename}" if error.filename else ""
-            return MachineError(
-                f"There is no room left{where} ({os.strerror(error.errno or 0)}): make room, "
-                f"then {_GO_ON}."
-            )
+            # Ray puts lines of its own where an error had no file name.
+            named = error.filename and "\n" not in str(error.filename)
+            where = f" at {error.filename}" if named else ""
+            why = error.strerror or os.strerror(error.errno or 0)
+            return MachineError(f"There is no room left{where} ({why}): make room, then {_GO_ON}.")
         case exceptions.OutOfDiskError():
             return MachineError(
                 "A machine of the cluster has no room left for Ray's objects: make room in its "

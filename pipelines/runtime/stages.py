@@ -143,12 +143,19 @@ class Worker:
         self.stages = stages
         self.tally = tally
         self.halvings = [0] * len(stages)
-        for stage in stages:
-            stage.set_up()
+        # From here an error would reach the driver as a text, from a call it comes whole.
+        self.unfit: Exception | None = None
+        try:
+            for stage in stages:
+                stage.set_up()
+        except Exception as error:
+            self.unfit = error
         if tally is not None:
             tally.ready.remote()
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        if self.unfit is not None:
+            raise self.unfit
         for stage in self.stages:
             table = run_stage(stage, table)
         if self.tally is not None:

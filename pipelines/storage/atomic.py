@@ -15,6 +15,19 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 
+@contextmanager
+def _told_with(path: str | Path) -> Iterator[None]:
+    """Name the file in errors that do not: a write to an open file knows no name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise type(error)(
+            error.errno, f"{error.strerror or os.strerror(error.errno)}: {path}"
+        ) from error
+
+
 def write_atomically(fs: AbstractFileSystem, path: str, content: bytes | Path) -> None:
     """Write a whole file so that no reader ever sees a part of it.
 
@@ -36,7 +49,7 @@ def write_atomically(fs: AbstractFileSystem, path: str, content: bytes | Path) -
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name[:200]}.{uuid.uuid4().hex}.tmp")
     try:
-        with open(aside, "xb") as file:
+        with _told_with(target), open(aside, "xb") as file:
             if isinstance(content, Path):
                 with open(content, "rb") as original:
                     shutil.copyfileobj(original, file, 1 << 20)
@@ -81,7 +94,8 @@ def replacing(fs: AbstractFileSystem, path: str) -> Iterator[Path]:
     aside = hidden / target.name if new_folder else hidden
     aside.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield aside
+        with _told_with(target):
+            yield aside
         with open(aside, "rb") as file:
             os.fsync(file.fileno())
         if new_folder and not target.parent.exists():

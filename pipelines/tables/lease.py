@@ -97,16 +97,15 @@ class LeaseHeldError(JobError):
     exit_code = 4
 
     def __init__(self, name: str, holder: Holder) -> None:
-        super().__init__(name, holder)
+        super().__init__(
+            f"Process {holder.pid} on {holder.host} has held the lease on {name} since "
+            f"{_shown(holder.acquired_at)} and holds it until {_shown(holder.expires_at)} at least."
+        )
         self.name = name
         self.holder = holder
 
-    def __str__(self) -> str:
-        return (
-            f"Process {self.holder.pid} on {self.holder.host} has held the lease on {self.name} "
-            f"since {_shown(self.holder.acquired_at)} and holds it until "
-            f"{_shown(self.holder.expires_at)} at least."
-        )
+    def __reduce__(self) -> tuple[type[LeaseHeldError], tuple[str, Holder]]:
+        return type(self), (self.name, self.holder)
 
 
 class LeaseLostError(JobError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,22 @@ def test_outcome_is_an_exit_code_and_the_last_line(
     summary = json.loads(result.stdout.strip().splitlines()[-1])
     assert (summary["outcome"], summary["exit_code"]) == (outcome, code)
     assert [night["date"] for night in summary["nights"]] == [NIGHT] * len(told)
+
+
+def test_run_that_a_machine_ends_has_a_last_line_too(
+    dump: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nights(_job):
+        yield published(NIGHT)
+        raise OSError(errno.ENOSPC, "No space left on device", "/out/night.parquet")
+
+    monkeypatch.setattr("jobs.nightly.run_nights", nights)
+    result = invoke("--input", dump, "--output", dump.parent / "out")
+    assert result.exit_code == 6, result.output
+    summary = json.loads(result.stdout.strip().splitlines()[-1])
+    assert (summary["outcome"], summary["exit_code"]) == ("machine_failed", 6)
+    assert [night["date"] for night in summary["nights"]] == [NIGHT]
+    assert "error: There is no room left at /out/night.parquet" in result.stderr
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(dump: Path) -> None:

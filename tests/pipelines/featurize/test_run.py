@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 import yaml
 
 import item.mini.checkpoint
-from item.errors import UsageError
+from item.errors import MachineError, UsageError
 from item.featurizing import Featurizer
 from item.profiles import load_profile
 from item.tables import ErrorCode
@@ -26,6 +27,7 @@ from pipelines.featurize.configuration import FeaturizeConfiguration, resolve
 from pipelines.featurize.error_rate import ErrorRateError, too_many_errors
 from pipelines.featurize.plan import plan_featurizing
 from pipelines.featurize.run import run_featurizing
+from pipelines.runtime.failures import machine_failures
 from pipelines.storage.access import Storage
 from pipelines.tables.parts import PartWriter
 from pipelines.tables.provenance import provenance
@@ -526,3 +528,36 @@ def test_gpus_that_the_cluster_lacks_are_told_before_any_image_is_read(tmp_path:
     with pytest.raises(UsageError, match=r"0\.5 for caption.*the cluster has 0"):
         run(tmp_path / "dump", tmp_path / "out", **{"profile.resources.caption.gpus": 0.5})
     assert not list((tmp_path / "out").rglob("*.parquet"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 100 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount a disk")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_full_disk_is_a_sentence_and_the_next_start_goes_on(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    dump = make(tmp_path / "dump", photographs(20))
+    filler = small_disk / "of_others"
+    filler.write_bytes(bytes(60_000))
+    out = small_disk / "out"
+    told = pytest.raises(MachineError, match=f"no room left .*{small_disk}")
+    with told as found, machine_failures():
+        run(dump, out)
+    assert "\n" not in str(found.value)
+    [lease] = (out / "_leases" / NIGHT).glob("*.json")
+    assert json.loads(lease.read_text())["released"]
+    assert not (out / f"date={NIGHT}").exists()
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    assert run(dump, out)["rows"]["total"] == 20
+    assert set(outcomes(out, dump).values()) == {"ok"}

@@ -14,6 +14,7 @@ from ray import exceptions
 
 from item.errors import JobError, MachineError, UsageError
 from pipelines.runtime.failures import machine_failures
+from pipelines.runtime.start import start_ray
 
 
 def raised(error: Exception) -> JobError:
@@ -31,7 +32,7 @@ def from_worker(error: Exception) -> Exception:
 @pytest.mark.parametrize("way", [lambda error: error, from_worker])
 def test_full_disk_is_told_with_the_file(number: int, way) -> None:
     error = raised(way(OSError(number, "no room", "/data/features/part.parquet")))
-    assert isinstance(error, MachineError) and error.exit_code == 5
+    assert isinstance(error, MachineError) and error.exit_code == 6
     sentence = str(error)
     assert "no room left at /data/features/part.parquet" in sentence
     assert sentence.endswith("it goes on where it was.") and "\n" not in sentence
@@ -40,7 +41,7 @@ def test_full_disk_is_told_with_the_file(number: int, way) -> None:
 def test_sentence_of_a_worker_is_that_of_the_job() -> None:
     error = raised(from_worker(UsageError("The table is gone.")))
     assert type(error) is UsageError and str(error) == "The table is gone."
-    assert raised(from_worker(MachineError("Reading failed."))).exit_code == 5
+    assert raised(from_worker(MachineError("Reading failed."))).exit_code == 6
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,31 @@ def test_a_bug_keeps_its_traceback(error: Exception) -> None:
         raise error
     with pytest.raises(exceptions.RayTaskError), machine_failures():
         raise from_worker(error)
+
+
+def test_what_an_actor_cannot_start_with_is_a_bug() -> None:
+    error = exceptions.RayActorError(error_msg="of __init__", actor_init_failed=True)
+    with pytest.raises(exceptions.RayActorError), machine_failures():
+        raise error
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: UsageError("The model is gone."), r"The model is gone\.$"),
+        (lambda: OSError(errno.ENOSPC, "full: /out/part"), r"no room left \(full: /out/part\)"),
+        (lambda: OSError(errno.ENOSPC, "full", "/out/part"), r"There is no room left"),
+    ],
+)
+def test_what_a_task_of_ray_data_raises_is_one_line(make, words: str) -> None:
+    def work(batch):
+        raise make()
+
+    start_ray(0.1)
+    with pytest.raises(JobError, match=words) as found, machine_failures():
+        ray.data.range(2).map_batches(work).materialize()
+    assert "\n" not in str(found.value)
 
 
 def test_sentences_travel_between_processes() -> None:
@@ -105,5 +131,5 @@ def test_job_ends_with_the_code_and_no_traceback() -> None:
         "except typer.Exit as end:\n    sys.exit(end.exit_code)\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 5
+    assert ended.returncode == 6
     assert ended.stderr.startswith("error: There is no room left at /out")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import threading
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,46 +36,6 @@ def started(folder: Path, *prefix: str, **environment: str | None) -> subprocess
         text=True,
         timeout=120,
     )
-
-
-def refused(ended: subprocess.CompletedProcess, code: int) -> str:
-    """The one sentence of a job that was refused."""
-    assert ended.returncode == code, ended.stderr[-2000:]
-    [line] = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
-    assert "Traceback" not in ended.stderr
-    return line
-
-
-def test_dead_address_is_told_within_seconds(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    sentence = refused(started(tmp_path, RAY_ADDRESS=address), 5)
-    assert f"Nobody answers at RAY_ADDRESS={address}" in sentence
-
-
-def test_server_that_is_no_cluster_is_told_within_seconds(tmp_path: Path) -> None:
-    with socket.socket() as deaf:
-        deaf.bind(("127.0.0.1", 0))
-        deaf.listen()
-        threading.Thread(target=lambda: [deaf.accept() for _ in range(9)], daemon=True).start()
-        address = f"127.0.0.1:{deaf.getsockname()[1]}"
-        sentence = refused(started(tmp_path, RAY_ADDRESS=address), 5)
-    assert f"Nobody answers at RAY_ADDRESS={address}" in sentence
-
-
-@pytest.mark.parametrize(
-    ("address", "words"),
-    [
-        ("ray://127.0.0.1:10001", "ray job submit"),
-        ("127.0.0.1", "write host:port"),
-        ("http://127.0.0.1:8265", "Nobody answers|write host:port"),
-    ],
-)
-def test_address_that_jobs_cannot_use_is_refused(address: str, words: str, tmp_path: Path) -> None:
-    ended = started(tmp_path, RAY_ADDRESS=address)
-    sentence = refused(ended, ended.returncode if ended.returncode in (2, 5) else 2)
-    assert any(word in sentence for word in words.split("|"))
 
 
 @pytest.mark.ray
@@ -123,11 +82,21 @@ def test_user_without_a_name_and_without_a_home_can_run(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr[-2000:]
 
 
-def test_temporary_folder_without_room_is_told(tmp_path: Path, monkeypatch) -> None:
-    from item.errors import MachineError
-    from pipelines.runtime import start
+def test_dead_address_ends_a_job_in_a_sentence(tmp_path: Path) -> None:
+    ended = started(tmp_path, RAY_ADDRESS="127.0.0.1:1")
+    assert ended.returncode == 6, ended.stderr[-2000:]
+    [line] = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert "No Ray cluster answers at RAY_ADDRESS=127.0.0.1:1" in line
+    assert "Traceback" not in ended.stderr
 
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path)[:30] or "/tmp")
-    monkeypatch.setattr(start, "LEAST_ROOM", 1 << 60)
-    with pytest.raises(MachineError, match=r"Set RAY_TMPDIR to a folder .* of room"):
-        start._temporary_folder()
+
+@pytest.mark.ray
+def test_what_a_dead_cluster_left_does_not_keep_ray_from_starting(tmp_path: Path) -> None:
+    short = Path(tempfile.mkdtemp(prefix="item"))
+    (short / "ray").mkdir()
+    (short / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    try:
+        ended = started(tmp_path, RAY_ADDRESS="", RAY_TMPDIR=str(short))
+    finally:
+        shutil.rmtree(short, ignore_errors=True)
+    assert ended.returncode == 0, ended.stderr[-2000:]
