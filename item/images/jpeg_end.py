@@ -7,7 +7,9 @@ that follow: if the picture is the same whatever follows, it was all there.
 from __future__ import annotations
 
 import io
+import re
 from collections import defaultdict
+from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
@@ -23,8 +25,9 @@ _MOST_SEGMENTS = 256
 _MIDDLE_GREY = {127, 128}
 """Of every channel, where a decoder found no data; inverted in CMYK."""
 
-_CONTINUATIONS = (b"", bytes(64), b"\x55" * 64, b"\xaa" * 64, b"\x92\x49\x24" * 21)
+_CONTINUATIONS = (bytes(64), b"\x55" * 64, b"\xaa" * 64, b"\x92\x49\x24" * 21)
 """Entropy-coded data that no file goes on with; none holds a marker."""
+_RESTART_MARKER = re.compile(rb"\xff[\xd0-\xd7]")
 
 
 def with_end_mark(data: bytes, side: int) -> bytes | None:
@@ -73,13 +76,25 @@ def _without_filling(data: bytes) -> bytes:
 
 def _is_same_whatever_follows(data: bytes, side: int) -> bool:
     try:
-        first = _decoded(data + _CONTINUATIONS[0] + END_MARK, side)
+        first = _decoded(data + END_MARK, side)
         return all(
             np.array_equal(first, _decoded(data + more + END_MARK, side))
-            for more in _CONTINUATIONS[1:]
+            for more in _continuations(data)
         )
     except Exception:  # Pillow's parsers raise nearly any type on hostile bytes
         return False
+
+
+def _continuations(data: bytes) -> Iterator[bytes]:
+    """What may follow: more of the last interval, or the next one behind its restart marker.
+
+    Between intervals a decoder skips all bytes up to that marker (ITU T.81, E.2.4).
+    """
+    yield from _CONTINUATIONS
+    markers = _RESTART_MARKER.findall(data, max(data.rfind(b"\xff\xda"), 0))
+    following = (markers[-1][1] + 1) % 8 if markers else 0
+    for more in _CONTINUATIONS:
+        yield bytes((0xFF, 0xD0 + following)) + more
 
 
 def _decoded(data: bytes, side: int) -> np.ndarray:

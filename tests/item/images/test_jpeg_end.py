@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -49,6 +52,59 @@ def test_any_cut_gives_the_same_pixels_or_is_truncated(name: str, data: st.DataO
         assert error.code is ErrorCode.TRUNCATED
     else:
         assert np.array_equal(cut.pixels, decode(content, Decoding()).pixels)
+
+
+BOOLEANS = st.booleans()
+SMEARED = 2
+"""Pixels beside a block that its colours reach, where colour has fewer pixels."""
+
+
+@st.composite
+def jpegs(draw: st.DrawFn, progressive: st.SearchStrategy = BOOLEANS) -> bytes:
+    """Small pictures as encoders write them, with and without restart markers."""
+    size = draw(st.integers(8, 90)), draw(st.integers(8, 90))
+    made = textured(*size) if draw(st.booleans()) else flat((200, 30, 90), size=size)
+    options: dict[str, object] = {"quality": draw(st.integers(20, 95))}
+    options["progressive"] = draw(progressive)
+    if draw(st.booleans()):
+        name = draw(st.sampled_from(["restart_marker_blocks", "restart_marker_rows"]))
+        options[name] = draw(st.integers(1, 12))
+    if draw(st.booleans()):
+        return encode(made.convert("L"), "JPEG", **options)
+    return encode(made, "JPEG", subsampling=draw(st.sampled_from([0, 1, 2])), **options)
+
+
+@settings(max_examples=int(os.environ.get("JPEG_EXAMPLES", "150")), deadline=None)
+@given(content=jpegs(), data=st.data())
+def test_cut_between_restart_intervals_or_anywhere_loses_nothing_in_silence(
+    content: bytes, data: st.DataObject
+) -> None:
+    start = content.index(b"\xff\xda")
+    between = [found.start() for found in re.finditer(rb"\xff[\xd0-\xd9]", content[start:])]
+    anywhere = st.integers(start, len(content) - 2)
+    where = st.sampled_from([start + one for one in between]) | anywhere
+    try:
+        cut = decode(content[: data.draw(where)], Decoding())
+    except ImageError as error:
+        assert error.code in (ErrorCode.TRUNCATED, ErrorCode.CORRUPT)
+    else:
+        assert np.array_equal(cut.pixels, decode(content, Decoding()).pixels)
+
+
+@settings(max_examples=int(os.environ.get("JPEG_EXAMPLES", "50")), deadline=None)
+@given(content=jpegs(progressive=st.just(False)), share=st.floats(0, 1))
+def test_cut_with_an_end_mark_loses_at_most_its_last_block(content: bytes, share: float) -> None:
+    start = content.index(b"\xff\xda") + 20
+    cut = content[: round(start + share * (len(content) - 2 - start))] + b"\xff\xd9"
+    try:
+        pixels = decode(cut, Decoding()).pixels
+    except ImageError as error:
+        assert error.code in (ErrorCode.TRUNCATED, ErrorCode.CORRUPT)
+    else:
+        differs = np.argwhere((pixels != decode(content, Decoding()).pixels).any(axis=2))
+        assert not len(differs) or np.all(
+            differs.max(axis=0) - differs.min(axis=0) < 16 + 2 * SMEARED
+        )
 
 
 def test_progressive_file_without_its_last_scan_is_truncated() -> None:
