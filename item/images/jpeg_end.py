@@ -22,8 +22,9 @@ _MOST_ZEROS = 16
 """Bytes at the end of a scan; flat areas are coded in zeros, and more of them are a filling."""
 _MOST_SEGMENTS = 256
 """Encoders write about 10 scans; each costs a pass over the picture, several times over."""
-_MIDDLE_GREY = {127, 128}
-"""Of every channel, where a decoder found no data; inverted in CMYK."""
+_MIDDLE_GREY = range(126, 131)
+"""Brightness where a decoder found no data, inverted in CMYK; colours of blocks beside it may
+reach there."""
 
 _CONTINUATIONS = (bytes(64), b"\x55" * 64, b"\xaa" * 64, b"\x92\x49\x24" * 21)
 """Entropy-coded data that no file goes on with; none holds a marker."""
@@ -60,8 +61,9 @@ def lacks_pixels(file: JpegImageFile, data: bytes, side: int) -> bool:
     file : decoded from ``data``
     side : as for :func:`with_end_mark`
     """
-    last = file.getpixel((file.width - 1, file.height - 1))
-    if not _MIDDLE_GREY.issuperset(last if isinstance(last, tuple) else (last,)):
+    last = file.crop((file.width - 1, file.height - 1, file.width, file.height))
+    brightness = last.convert("L") if file.mode == "RGB" else last
+    if not all(value in _MIDDLE_GREY for value in brightness.tobytes()):
         return False
     end, _ = jpeg_end(data)
     return not _is_same_whatever_follows(data[:end], side)
