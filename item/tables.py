@@ -242,7 +242,7 @@ def feature_set_of(rows: pa.Table) -> str | None:
 
 
 def typed(rows: pa.Table) -> pa.Table:
-    """Columns of features in their own types, whatever a program that saved them made of these.
+    """Columns of features or scores in their own types, whatever a program made of these.
 
     Embeddings and labels stay as they are; :class:`item.heads.columns.FeatureArrays` reads any
     list, and what stands for a label is for its reader to say.
@@ -253,7 +253,7 @@ def typed(rows: pa.Table) -> pa.Table:
         If the values of a column cannot be of its type.
     """
     for place, name in enumerate(rows.column_names):
-        kind = FEATURES.field(name).type if name in FEATURES.names else None
+        kind = _TYPES.get(name)
         column = rows[name]
         if kind is None or column.type == kind or name == "label" or kind == STORED_EMBEDDING:
             continue
@@ -263,8 +263,7 @@ def typed(rows: pa.Table) -> pa.Table:
             rows = rows.set_column(place, name, column.cast(kind))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise UsageError(
-                f"The column '{name}' of a features table holds {column.type} that cannot be read "
-                f"as {kind}."
+                f"The column '{name}' of a table holds {column.type} that cannot be read as {kind}."
             ) from None
     return rows
 
@@ -294,6 +293,8 @@ SCORES = pa.schema(
     ]
 )
 """What a head says of each row of ``features``, in the same order in a file of the same name."""
+
+_TYPES = {field.name: field.type for field in (*FEATURES, *SCORES)}
 
 EVIDENCE = pa.schema(
     [

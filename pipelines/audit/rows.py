@@ -24,6 +24,7 @@ from fsspec import AbstractFileSystem
 from numpy.typing import NDArray
 
 from item.errors import UsageError
+from item.tables import typed
 from pipelines.storage.access import Storage, check_readable, filesystem
 from pipelines.storage.urls import redact
 from pipelines.tables.published import date_of
@@ -258,7 +259,7 @@ def _tables(
             if missing:
                 raise UsageError(f"The table {redact(path)} lacks the column '{missing[0]}'.")
             for group in range(parquet.num_row_groups) if groups is None else groups:
-                yield parquet.read_row_group(group, list(columns))
+                yield typed(parquet.read_row_group(group, list(columns)))
     except pa.ArrowInvalid:
         raise UsageError(f"The file {redact(path)} is not readable as Parquet.") from None
 

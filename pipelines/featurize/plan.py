@@ -101,7 +101,7 @@ def plan_featurizing(
     ------
     UsageError
         Missing or unreadable input, unwritable output, missing model, or an output that
-        holds another feature set or perturbation.
+        holds another feature set or perturbation, or a night that another program saved.
     """
     configuration = configuration.with_pinned_models()
     profile, storage = configuration.profile, configuration.storage
@@ -128,6 +128,7 @@ def plan_featurizing(
         night=night,
         leave_out=[configuration.output],
     )
+    table.check_own(plan.dates)
     return FeaturizingPlan(configuration, plan, table, feature_set_id, origin, work)
 
 

@@ -119,6 +119,12 @@ def seen_before(
     return ImageIndex.of(table, files)
 
 
+def all_found(table: FeatureTable, work: str, index: ImageIndex, done: RowKeys) -> bool:
+    """Whether every staged row that waits for the features of its picture will get them."""
+    waiting = _waiting(table, work, done)
+    return not len(waiting) or bool((index.find(waiting["image_id"].to_pylist()) >= 0).all())
+
+
 def copied(
     table: FeatureTable,
     work: str,

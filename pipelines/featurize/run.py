@@ -15,7 +15,7 @@ from item.errors import MachineError
 from pipelines.featurize.error_rate import check_error_rates, is_gone
 from pipelines.featurize.manifest import Staged, manifest_of
 from pipelines.featurize.plan import FeaturizingPlan, remember_date, run_suffix
-from pipelines.featurize.reuse import ImageIndex, Register, copied, seen_before
+from pipelines.featurize.reuse import ImageIndex, Register, all_found, copied, seen_before
 from pipelines.featurize.steps import check_gpus, stages
 from pipelines.input import reading
 from pipelines.input.reading import Reading
@@ -83,8 +83,11 @@ def stage(jobs: Sequence[FeaturizingPlan]) -> list[Staged]:
     MachineError
         If rows are missing then; what is done is kept for the next run.
     """
+    for job in jobs:
+        job.table.prune(job.work, job.plan.is_gone)
+    _drop_lost_repeats(jobs)
     to_do = [_to_do(job) for job in jobs]
-    timing = _compute([one for one in to_do if not one.is_done])
+    timing = _compute([one for one in to_do if not one.is_done], jobs)
     return [_staged(one, timing if not one.is_done else {}) for one in to_do]
 
 
@@ -182,15 +185,20 @@ class _ToDo:
 
 def _to_do(job: FeaturizingPlan) -> _ToDo:
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{run_suffix(job.origin)}"
-    job.table.prune(job.work, job.plan.is_gone)
     finished = job.finished()
     left = reading.count_left(job.plan, finished, job.configuration.storage)
     waiting = bool(job.table.staged(job.work, REPEAT))
     return _ToDo(job, run_id, finished, left, waiting)
 
 
-def _compute(work: Sequence[_ToDo]) -> dict[str, Any]:
-    """Featurize what is left into staged parts; returns times and memory."""
+def _compute(work: Sequence[_ToDo], jobs: Sequence[FeaturizingPlan]) -> dict[str, Any]:
+    """Featurize what is left into staged parts; returns times and memory.
+
+    Parameters
+    ----------
+    work : what is left
+    jobs : all that run together, whose staged pictures need no second look
+    """
     if not work:
         return {}
     started = time.monotonic()
@@ -209,11 +217,11 @@ def _compute(work: Sequence[_ToDo]) -> dict[str, Any]:
     rows = None if None in left else sum(one or 0 for one in left)
     with PeakMemory() as memory, Progress(tally, rows) as progress:
         if rows != 0:
-            for part in _process([one for one in work if one.left != 0], tally):
+            for part in _process([one for one in work if one.left != 0], jobs, tally):
                 known[part["work"]].append(part["path"])
     for name, paths in known.items():
         table.drop_strays(name, paths)
-    _copy(work)
+    _copy(work, jobs)
     return {
         "rows_computed": progress.rows,
         "seconds": round(time.monotonic() - started, 3),
@@ -228,7 +236,9 @@ def _compute(work: Sequence[_ToDo]) -> dict[str, Any]:
     }
 
 
-def _process(work: Sequence[_ToDo], tally: Any) -> Iterable[dict[str, Any]]:
+def _process(
+    work: Sequence[_ToDo], jobs: Sequence[FeaturizingPlan], tally: Any
+) -> Iterable[dict[str, Any]]:
     """Run the stages on what is left; yields each part as it is finished."""
     configuration, profile = work[0].job.configuration, work[0].job.configuration.profile
     images = reading.read(
@@ -242,7 +252,7 @@ def _process(work: Sequence[_ToDo], tally: Any) -> Iterable[dict[str, Any]]:
     register = None
     # The same picture may come with another caption.
     if configuration.reuse and not profile.captions_given:
-        known = _seen_before([one.job for one in work])
+        known = _seen_before(jobs)
         register = Register.remote(known.halves)  # type: ignore[attr-defined]
     steps = stages(profile, configuration.perturbation, register)
     parts = through(images, steps, tally, Counters("featurize")).map_batches(
@@ -254,19 +264,36 @@ def _process(work: Sequence[_ToDo], tally: Any) -> Iterable[dict[str, Any]]:
     yield from parts.iter_rows()
 
 
-def _copy(work: Sequence[_ToDo]) -> None:
+def _copy(work: Sequence[_ToDo], jobs: Sequence[FeaturizingPlan]) -> None:
     """Give rows whose picture another row has the features of that row."""
     waiting = [one for one in work if one.job.table.staged(one.job.work, REPEAT)]
     if not waiting:
         return
-    index = _seen_before([one.job for one in work])
+    index = _seen_before(jobs)
     for one in waiting:
         job = one.job
-        done = job.table.written(job.work, job.plan.dates, job.overwrite)
         rows = job.configuration.rows_per_part
-        for _ in copied(job.table, job.work, index, one.writer(), done, rows):
+        for _ in copied(job.table, job.work, index, one.writer(), _written(job), rows):
             pass
         job.table.drop_repeats(job.work)
+
+
+def _drop_lost_repeats(jobs: Sequence[FeaturizingPlan]) -> None:
+    """Let rows be read again that wait for a picture whose features nobody has any more.
+
+    The file that had them may have gone since the run that was killed.
+    """
+    waiting = [job for job in jobs if job.table.staged(job.work, REPEAT)]
+    if not waiting:
+        return
+    index = _seen_before(jobs)
+    for job in waiting:
+        if not all_found(job.table, job.work, index, _written(job)):
+            job.table.drop_repeats(job.work)
+
+
+def _written(job: FeaturizingPlan) -> RowKeys:
+    return job.table.written(job.work, job.plan.dates, job.overwrite)
 
 
 def _seen_before(jobs: Sequence[FeaturizingPlan]) -> ImageIndex:
@@ -290,8 +317,7 @@ def _staged(work: _ToDo, timing: dict[str, Any]) -> Staged:
 
 def _check_all_there(job: FeaturizingPlan) -> None:
     """The first promise, checked on every run: each input row once in the output."""
-    written = job.table.written(job.work, job.plan.dates, job.overwrite)
-    missing = reading.count_left(job.plan, written, job.configuration.storage)
+    missing = reading.count_left(job.plan, _written(job), job.configuration.storage)
     if missing:
         raise MachineError(
             f"{missing} of {job.plan.rows} rows were not written, so nothing is published; "

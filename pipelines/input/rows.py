@@ -84,5 +84,11 @@ _LABELS = {"0": 0, "1": 1, "false": 0, "true": 1, "real": 0, "generated": 1, "fa
 def as_label(value: object) -> int | None:
     """Return 0 or 1, or None where the value is neither, nor a word for one."""
     if isinstance(value, str):
-        return _LABELS.get(value.strip().lower())
+        value = value.strip().lower()
+        if value in _LABELS:
+            return _LABELS[value]
+        try:
+            value = float(value)  # pandas writes 1.0 where other rows have no label
+        except ValueError:
+            return None
     return int(value) if isinstance(value, bool | int | float) and value in (0, 1) else None

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from item.tables import REJECTS, SCHEMA_VERSION, ErrorCode, Status, encoded
+from item.tables import REJECTS, SCHEMA_VERSION, ErrorCode, Status, encoded, typed
 from pipelines.storage.access import Storage
 from pipelines.storage.urls import join
 from pipelines.tables.features import FeatureTable
@@ -25,7 +25,8 @@ def write_rejects(root: str, night: str, storage: Storage) -> pa.Table:
     for path in features.published([night]):
         with features.fs.open(posixpath.join(features.path, path), "rb") as file:
             columns = ["uri", "source", "status", "error_code"]
-            rows.append(pq.ParquetFile(file).read(columns=columns).replace_schema_metadata(None))
+            found = typed(pq.ParquetFile(file).read(columns=columns))
+            rows.append(found.replace_schema_metadata(None))
     view = rejects(pa.concat_tables(rows))
     schema = REJECTS.with_metadata(encoded({"table": "rejects", "schema_version": SCHEMA_VERSION}))
     table = PublishedTable(join(root, "rejects"), storage)

@@ -46,7 +46,7 @@ class FeatureTable(PublishedTable):
 
     def feature_set_id(self) -> str | None:
         """The feature set of the published rows; None for an empty table."""
-        return self._published_facts().get("feature_set_id")
+        return self._published_facts().get(_FEATURE_SET)
 
     def check_feature_set(self, wanted: str, perturbation: str = NONE) -> None:
         """UsageError if the table holds features that must not be mixed with those wanted."""
@@ -58,7 +58,7 @@ class FeatureTable(PublishedTable):
                 "The output was made by another version of this program, which names rows "
                 "otherwise: choose another output."
             )
-        found = facts["feature_set_id"]
+        found = facts[_FEATURE_SET]
         if found != wanted:
             raise UsageError(
                 f"The output holds features of the set '{found}', this run makes '{wanted}': "
@@ -70,6 +70,15 @@ class FeatureTable(PublishedTable):
                 f"The output holds features under the perturbation '{found}', this run makes "
                 f"them under '{perturbation}': choose another output."
             )
+
+    def check_own(self, dates: Sequence[str]) -> None:
+        """UsageError if a night that is to be continued was saved by another program."""
+        for path in self.published(dates):
+            if _FEATURE_SET not in self.facts(self.path, path):
+                raise UsageError(
+                    f"The output holds {path}, which another program saved: it can be read, but "
+                    "not continued. Choose another output, or put the file of this program back."
+                )
 
     def keyed(self, folder: str, path: str, columns: Sequence[str] = ()) -> pa.Table:
         """:data:`NAMES`, ``occurrence``, ``status`` and some columns of a file's rows."""
@@ -298,9 +307,12 @@ class FeatureTable(PublishedTable):
 
     def _published_facts(self) -> Facts:
         """Provenance of the published rows, which all share it; empty for an empty table."""
-        for path in self.published():
-            return self.facts(self.path, path)
-        return {}
+        every = (self.facts(self.path, path) for path in self.published())
+        return next((facts for facts in every if _FEATURE_SET in facts), {})
+
+
+_FEATURE_SET = "feature_set_id"
+"""What every file of this program says of itself; other programs drop it."""
 
 
 def _gone(rows: pa.Table, is_gone: IsGone) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -38,6 +39,27 @@ def test_rows_of_both_tables_stand_side_by_side(tmp_path: Path) -> None:
     assert rows["status"].tolist() == ["ok", "rejected"]
     assert np.isnan(rows["score"].tolist()[1])
     assert rows["date"].tolist() == [NIGHT, NIGHT]
+
+
+@pytest.mark.parametrize("by", ["pandas", "duckdb"])
+def test_tables_that_another_program_saved_are_read_alike(by: str, tmp_path: Path) -> None:
+    write_night(tmp_path, NIGHT, [*many(NIGHT, 9), broken("b")], parts=2)
+    before = read(tmp_path)
+    for path in tmp_path.glob(f"*/date={NIGHT}/*.parquet"):
+        if by == "pandas":
+            frame = pd.read_parquet(path)
+            texts = [name for name in frame if frame[name].dtype == "str"]
+            frame.astype(dict.fromkeys(texts, "category")).to_parquet(path)
+        else:
+            saved = path.with_suffix(".saved")
+            rows = f"read_parquet('{path}', hive_partitioning=false)"
+            duckdb.sql(f"COPY (FROM {rows}) TO '{saved}' (FORMAT parquet)")
+            saved.replace(path)
+    after = read(tmp_path)
+    pd.testing.assert_frame_equal(after.rows, before.rows)
+    pd.testing.assert_frame_equal(
+        after.texts(after.rows.index), before.texts(before.rows.index), check_dtype=False
+    )
 
 
 def test_pictures_with_the_same_bytes_are_recognised(tmp_path: Path) -> None:

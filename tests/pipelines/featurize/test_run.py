@@ -25,11 +25,11 @@ from item.tables import ErrorCode
 from pipelines.featurize import run as featurize_run
 from pipelines.featurize.configuration import FeaturizeConfiguration, resolve
 from pipelines.featurize.error_rate import ErrorRateError, too_many_errors
-from pipelines.featurize.plan import plan_featurizing
-from pipelines.featurize.run import run_featurizing
+from pipelines.featurize.plan import FeaturizingPlan, plan_featurizing
+from pipelines.featurize.run import run_featurizing, run_together
 from pipelines.runtime.failures import machine_failures
 from pipelines.storage.access import Storage
-from pipelines.tables.parts import PartWriter
+from pipelines.tables.parts import REPEAT, PartWriter
 from pipelines.tables.provenance import provenance
 from pipelines.tables.published import STAGING
 from tests.support.dumps import make, parquet_of
@@ -371,6 +371,36 @@ def test_kill_between_publishing_and_the_manifest_leaves_a_night_that_can_be_run
     after = files(output)
     assert run(finished.dump, output)["outcome"] == "nothing_to_do"
     assert files(output) == after
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("first_file", ["stays", "goes"])
+def test_kill_before_rows_got_the_features_of_another_night_costs_no_further_start(
+    first_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [picture, *others] = photographs(3).values()
+    nights = {"2026-01-30": tmp_path / "a", NIGHT: tmp_path / "b"}
+    for folder, other in zip(nights.values(), others, strict=True):
+        make(folder, {"same.jpg": picture, "other.jpg": other})
+
+    def planned() -> list[FeaturizingPlan]:
+        return [
+            plan_featurizing(configured(folder, tmp_path / "out"), night)
+            for night, folder in nights.items()
+        ]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(featurize_run, "_copy", lambda *_: (_ for _ in ()).throw(SystemError("kill")))
+        with pytest.raises(SystemError):
+            run_together(planned())
+    waits = [bool(job.table.staged(job.work, REPEAT)) for job in planned()]
+    assert sorted(waits) == [False, True]
+    if first_file == "goes":
+        (list(nights.values())[waits.index(False)] / "same.jpg").unlink()
+    manifests = run_together(planned())
+    assert [one["outcome"] for one in manifests] == ["published", "published"]
+    assert set(outcomes(tmp_path / "out", tmp_path).values()) == {"ok"}
+    assert len(outcomes(tmp_path / "out", tmp_path)) == (4 if first_file == "stays" else 3)
 
 
 # Tables

@@ -284,6 +284,22 @@ def test_table_that_names_rows_otherwise_is_refused(root: str) -> None:
         table(root).check_feature_set("mini-0")
 
 
+def test_night_that_another_program_saved_is_not_continued(root: str) -> None:
+    write(root, done("a"))
+    write(root, done("b", date=NEXT))
+    fs, path = filesystem(root, STORAGE)
+    name = f"{path}/{table(root).published([NIGHT])[0]}"
+    with fs.open(name, "rb") as file:
+        found = pd.read_parquet(file)
+    with fs.open(name, "wb") as file:
+        found.to_parquet(file)
+    table(root).check_own([NEXT])
+    with pytest.raises(UsageError, match=f"holds date={NIGHT}.*which another program saved"):
+        table(root).check_own([NEXT, NIGHT])
+    with pytest.raises(UsageError, match="of the set 'mini-0'"):
+        table(root).check_feature_set("mini-1")
+
+
 def test_runs_are_found_where_a_path_has_brackets(tmp_path: Path) -> None:
     found = table(str(tmp_path / "a[b]*" / "features"))
     found.write_run(f"1-{WORK[:8]}", {"outcome": "published"}, "")
