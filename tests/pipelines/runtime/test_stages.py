@@ -6,13 +6,17 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
+from item.errors import JobError, UsageError
 from item.profiles import Resources
 from item.tables import ErrorCode
+from pipelines.runtime.failures import machine_failures
 from pipelines.runtime.progress import Tally
 from pipelines.runtime.stages import ERRORS, SECONDS, RowError, Stage, run_stage, through, workers
+from pipelines.runtime.start import start_ray
 
 
 class Halve(Stage):
@@ -47,6 +51,13 @@ class Double(Stage):
     def process(self, columns):
         numbers = np.array(columns["number"], np.float32) * self.factor
         return {"number": numbers, "row": list(np.stack([numbers, numbers], axis=1))}
+
+
+class Gone(Double):
+    """Has lost its model."""
+
+    def set_up(self):
+        raise UsageError("The model is gone: fetch it again.")
 
 
 class Count(Stage):
@@ -236,3 +247,12 @@ def test_a_dataset_goes_through_tasks_and_actors():
     counts = ray.get(tally.read.remote())
     assert (counts.rows, counts.errors) == (20, {"truncated": 4, "uri_unreadable": 8})
     assert 0 < counts.ready < counts.last
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_worker_that_cannot_start_says_why_in_its_own_words():
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    start_ray(0.1)
+    numbers = ray.data.from_arrow(table([1, 2, 3]))
+    with pytest.raises(JobError, match=r"The model is gone: fetch it again\.$"), machine_failures():
+        through(numbers, [Gone()]).materialize()
