@@ -31,11 +31,14 @@ class Family(NamedTuple):
     """The class in transformers that resizes pictures and decodes tokens."""
     prompt: str | None = None
     """The processor's text for a plain caption."""
+    cross_attention: bool = True
+    """Whether the decoder looks at the picture by attention of its own kind; where it does not,
+    the picture stands before the caption, in the same keys and values."""
 
 
 FAMILIES = {
     "blip": Family("BlipForConditionalGeneration", "BlipProcessor"),
-    "blip-2": Family("Blip2ForConditionalGeneration", "Blip2Processor"),
+    "blip-2": Family("Blip2ForConditionalGeneration", "Blip2Processor", cross_attention=False),
     "florence2": Family(
         "Florence2ForConditionalGeneration", "Florence2Processor", prompt="<CAPTION>"
     ),
@@ -162,6 +165,10 @@ class TransformersCaptioner:
         with torch.inference_mode():
             pixels = self._pixels(resized).to(self._dtype)
             prompt = {name: ids.repeat(len(pixels), 1) for name, ids in self._prompt.items()}
+            if self._family.cross_attention:
+                from item.models.beam_cache import PictureBeamsCache
+
+                search["past_key_values"] = PictureBeamsCache()
             return self._model.generate(pixel_values=pixels, **prompt, **search)
 
     def _pixels(self, resized: Tensor) -> Tensor:
