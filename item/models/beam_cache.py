@@ -11,7 +11,7 @@ class PictureBeamsCache(EncoderDecoderCache):
 
     Beams change places only among those of one picture, and these attend to the same picture:
     the library copies equal keys and values at every step, a quarter of the search's time on a
-    GPU (docs/performance.md).
+    GPU (docs/performance.md, "On a GPU").
     """
 
     def __init__(self) -> None:
