@@ -60,7 +60,6 @@ def short() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("victim", "job", "words"),
     [
-        ("gcs_server", "waits", "The head of the Ray cluster, at "),
         ("raylet", "waits", "Ray's process on this machine (raylet) has ended"),
         ("gcs_server", "deaf", "The head of the Ray cluster, at "),
     ],
