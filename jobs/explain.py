@@ -58,8 +58,8 @@ def explain_image(
     with refusals():
         options = {"input": readable(uri), "output": output, "profile": profile}
         configuration = resolve(config, options, parse_settings(set or []))
+        configuration = configuration.with_pinned_models()
         storage, models = configuration.storage, configuration.profile
-        models.check_models()
         judge = load_head(head, storage)
         judge.check_feature_set(models.feature_set_id())
         check_writable(output, storage)

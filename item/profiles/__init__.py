@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -199,14 +199,25 @@ class Profile(BaseModel):
             sources["clip"] = clip_files(self.clip)
         return sources
 
-    def pinned(self) -> Profile:
+    def pinned(self, endpoint_url: str | None = None) -> Profile:
         """The same models for every process of a run, though a branch may move meanwhile.
 
-        UsageError, in one sentence, if a model that the profile names is not there.
+        Parameters
+        ----------
+        endpoint_url : of the S3-compatible storage in which models lie that name none
+
+        Raises
+        ------
+        UsageError
+            In one sentence, if a model that the profile names is not there.
         """
-        self.check_models()
+        reached = self._with_files(lambda files: files.through(endpoint_url))
+        reached.check_models()
+        return reached._with_files(pinned_files)
+
+    def _with_files(self, change: Callable[[ModelFiles], ModelFiles]) -> Profile:
         updates = {
-            member: getattr(self, member).model_copy(update={"files": pinned_files(source)})
+            member: getattr(self, member).model_copy(update={"files": change(source)})
             for member, source in self.model_files().items()
         }
         return self.model_copy(update=updates)

@@ -67,7 +67,7 @@ class FeaturizeConfiguration(FeaturizingOptions):
 
     def with_pinned_models(self) -> Self:
         """The same for every process of the run; UsageError if a model is not there."""
-        return self.model_copy(update={"profile": self.profile.pinned()})
+        return self.model_copy(update={"profile": self.profile.pinned(self.storage.endpoint_url)})
 
 
 def resolve(

@@ -119,9 +119,9 @@ def plan_nights(configuration: NightlyConfiguration) -> NightlyPlan:
         Missing input, head or models, an unwritable output, a head of other features, or
         no such night.
     """
-    pinned = {"profile": configuration.profile.pinned()}
-    configuration = configuration.model_copy(update=pinned)
     storage = configuration.storage
+    pinned = {"profile": configuration.profile.pinned(storage.endpoint_url)}
+    configuration = configuration.model_copy(update=pinned)
     head = load_head(configuration.head, storage)
     head.check_feature_set(configuration.profile.feature_set_id())
     for one in configuration.input:

@@ -60,8 +60,8 @@ def plan_image_scoring(configuration: ImageScoringConfiguration) -> ImageScoring
     if (features := _features(configuration)) is not None:
         scored = plan_scoring(configuration.scoring(*features))
         return ImageScoringPlan(configuration, head, None, scored)
-    head.check_feature_set(configuration.profile.feature_set_id())
-    featurizing = configuration.featurizing()
+    featurizing = configuration.featurizing().with_pinned_models()
+    head.check_feature_set(featurizing.profile.feature_set_id())
     if normalise(featurizing.output) == normalise(configuration.output):
         raise UsageError("Features and scores are two tables: give them two places.")
     check_writable(configuration.output, storage)

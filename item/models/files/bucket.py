@@ -31,15 +31,21 @@ class Listed:
     """Changes with the content."""
 
 
-def filesystem() -> s3fs.S3FileSystem:
-    """The storage that the environment names, with the environment's credentials."""
+def filesystem(endpoint_url: str | None = None) -> s3fs.S3FileSystem:
+    """S3-compatible storage, with the environment's credentials.
+
+    Parameters
+    ----------
+    endpoint_url : of the storage; None for the one that the environment names
+    """
     named = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
-    return _filesystem(hash(tuple(named)))
+    return _filesystem(endpoint_url, hash(tuple(named)))
 
 
 @lru_cache(maxsize=2)
-def _filesystem(_environment: int) -> s3fs.S3FileSystem:
+def _filesystem(endpoint_url: str | None, _environment: int) -> s3fs.S3FileSystem:
     return s3fs.S3FileSystem(
+        endpoint_url=endpoint_url,
         config_kwargs={
             "connect_timeout": 10.0,
             "read_timeout": 60.0,
@@ -58,11 +64,11 @@ def path(url: str) -> str:
     return url[5:].strip("/")
 
 
-def listing(url: str) -> dict[str, Listed]:
+def listing(url: str, endpoint_url: str | None = None) -> dict[str, Listed]:
     """Files directly below a prefix; UsageError if there are none or they cannot be read."""
     prefix = path(url) + "/"
     with sentences(url):
-        entries = filesystem().ls(prefix, detail=True)
+        entries = filesystem(endpoint_url).ls(prefix, detail=True)
     found = {
         entry["name"].removeprefix(prefix): Listed(entry["size"], entry.get("ETag", ""))
         for entry in entries
@@ -74,16 +80,23 @@ def listing(url: str) -> dict[str, Listed]:
     return found
 
 
-def read_manifest(url: str, listed: Iterable[str]) -> Manifest | None:
+def read_manifest(
+    url: str, listed: Iterable[str], endpoint_url: str | None = None
+) -> Manifest | None:
     """The manifest of a mirror in S3, if it has one; UsageError if it is damaged."""
     if MANIFEST not in listed:
         return None
     with sentences(url):
-        content = filesystem().cat_file(posixpath.join(path(url), MANIFEST))
+        content = filesystem(endpoint_url).cat_file(posixpath.join(path(url), MANIFEST))
     return Manifest.parse(content, url)
 
 
-def downloaded(url: str, listed: Mapping[str, Listed], manifest: Manifest | None) -> Path:
+def downloaded(
+    url: str,
+    listed: Mapping[str, Listed],
+    manifest: Manifest | None,
+    endpoint_url: str | None = None,
+) -> Path:
     """A folder in this node's cache with the files, fetched unless another process did so.
 
     It appears under its name when all files are there and, with a manifest, have its checksums.
@@ -94,6 +107,7 @@ def downloaded(url: str, listed: Mapping[str, Listed], manifest: Manifest | None
     url : ``s3://bucket/prefix``
     listed : the files to fetch
     manifest : of the prefix, if it has one, which lists the same files
+    endpoint_url : as for :func:`filesystem`
 
     Raises
     ------
@@ -102,14 +116,15 @@ def downloaded(url: str, listed: Mapping[str, Listed], manifest: Manifest | None
     """
     state: object = manifest.model_dump() if manifest else None
     if state is None:
-        state = [url, sorted((name, one.size, one.tag) for name, one in listed.items())]
+        place = [url] if endpoint_url is None else [url, endpoint_url]
+        state = [*place, sorted((name, one.size, one.tag) for name, one in listed.items())]
     key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:24]
     last = posixpath.basename(path(url))
     with node_cache.alone(f"s3/{key}") as cache:
         complete, partial = cache / key, cache / f".{key}.partial"
         try:
             if not complete.is_dir():
-                _gather(url, listed, manifest, partial / last)
+                _gather(url, listed, manifest, partial / last, endpoint_url)
                 partial.rename(complete)
         except OSError as error:
             raise node_cache.unwritable(error) from None
@@ -117,7 +132,11 @@ def downloaded(url: str, listed: Mapping[str, Listed], manifest: Manifest | None
 
 
 def _gather(
-    url: str, listed: Mapping[str, Listed], manifest: Manifest | None, folder: Path
+    url: str,
+    listed: Mapping[str, Listed],
+    manifest: Manifest | None,
+    folder: Path,
+    endpoint_url: str | None,
 ) -> None:
     """Fetch what is not yet in ``folder``, where a file has its name only when it is whole."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +146,7 @@ def _gather(
         aside = folder / f".{uuid.uuid4().hex}"
         try:
             with sentences(url):
-                filesystem().get_file(posixpath.join(path(url), name), str(aside))
+                filesystem(endpoint_url).get_file(posixpath.join(path(url), name), str(aside))
             if aside.stat().st_size != listed[name].size:
                 raise damaged(name, url, "broke off")
             if manifest and node_cache.sha256(aside) != manifest.files[name].sha256:

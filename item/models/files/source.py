@@ -46,6 +46,8 @@ class ModelFiles(BaseModel):
     revision: str | None = None
     """Of a model on the hub: best a full commit, else a branch or tag, which is resolved and
     recorded. A mirror must hold that revision; any other folder is taken as it is."""
+    endpoint_url: str | None = None
+    """Of S3-compatible storage; jobs take their ``storage.endpoint_url`` where none is given."""
     allow_pickle: bool = False
     """Whether pickled weights are read where there are no safetensors: unpickling may run code
     of whoever made the file."""
@@ -75,6 +77,12 @@ class ModelFiles(BaseModel):
         if revision is not None and not REVISION.fullmatch(revision):
             raise ValueError("revision must be a commit, a branch or a tag")
         return revision
+
+    def through(self, endpoint_url: str | None) -> ModelFiles:
+        """The same, reached through an S3 endpoint where it lies in S3 and names none itself."""
+        if self.place != "s3" or self.endpoint_url is not None:
+            return self
+        return self.model_copy(update={"endpoint_url": endpoint_url})
 
     @property
     def place(self) -> Literal["hub", "folder", "s3"]:
@@ -112,12 +120,12 @@ def local_folder(files: ModelFiles, patterns: Sequence[str] = MODEL_FILES) -> Pa
         case "s3":
             from item.models.files import bucket
 
-            listed = bucket.listing(files.source)
-            manifest = bucket.read_manifest(files.source, listed)
+            listed = bucket.listing(files.source, files.endpoint_url)
+            manifest = bucket.read_manifest(files.source, listed, files.endpoint_url)
             _check_listing(files, {name: one.size for name, one in listed.items()}, manifest)
             names = manifest.files if manifest else wanted(listed, patterns, files.allow_pickle)
             chosen = {name: listed[name] for name in names}
-            folder = bucket.downloaded(files.source, chosen, manifest)
+            folder = bucket.downloaded(files.source, chosen, manifest, files.endpoint_url)
         case "folder":
             folder = _path(files.source)
     _check_folder(files, folder)
@@ -146,7 +154,8 @@ def resolved_revision(files: ModelFiles) -> str:
         case "s3":
             from item.models.files import bucket
 
-            manifest = bucket.read_manifest(files.source, bucket.listing(files.source))
+            listed = bucket.listing(files.source, files.endpoint_url)
+            manifest = bucket.read_manifest(files.source, listed, files.endpoint_url)
             folder = None if manifest else local_folder(files)
         case "folder":
             folder = _path(files.source)
@@ -176,7 +185,8 @@ def pinned(files: ModelFiles) -> ModelFiles:
             from item.models.files import bucket
 
             source = files.source
-            manifest = bucket.read_manifest(source, bucket.listing(source))
+            listed = bucket.listing(source, files.endpoint_url)
+            manifest = bucket.read_manifest(source, listed, files.endpoint_url)
         case "folder":
             folder = _path(files.source)
             source, manifest = str(folder), _manifest(folder, _where(files))
@@ -208,8 +218,8 @@ def check(files: ModelFiles, patterns: Sequence[str] = MODEL_FILES) -> None:
         case "s3":
             from item.models.files import bucket
 
-            found = bucket.listing(files.source)
-            manifest = bucket.read_manifest(files.source, found)
+            found = bucket.listing(files.source, files.endpoint_url)
+            manifest = bucket.read_manifest(files.source, found, files.endpoint_url)
             _check_listing(files, {name: one.size for name, one in found.items()}, manifest)
         case "folder":
             folder, where = _path(files.source), _where(files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,15 @@ import pytest
 from item.errors import UsageError
 from item.heads.head import Head
 from item.mini import HEAD
+from item.models.files.source import local_folder
 from item.profiles import Profile, load_profile
 from item.tables import FEATURES, IMAGES, as_features
+from pipelines.featurize.configuration import resolve
+from pipelines.featurize.plan import plan_featurizing
 from pipelines.featurize.steps import check_gpus, stages
 from pipelines.input.rows import InputRow
 from pipelines.runtime.stages import groups, run_stage
+from tests.support.dumps import make
 from tests.support.model_files import own_hub
 from tests.support.photographs import photographs
 from tests.support.tiny_checkpoints.clips import tiny_clip, tiny_siglip
@@ -126,6 +131,28 @@ def test_a_branch_that_moves_does_not_change_a_run(tmp_path, monkeypatch):
         hub.add("org/clip", contents | {"README.md": b"moved"})
         assert pinned.feature_set_id() == pinned.pinned().feature_set_id()
         assert pinned.revisions() == {"clip": f"org/clip@{first}"}
+
+
+def test_models_in_s3_are_found_at_the_address_of_the_jobs_storage(
+    s3, bucket, tmp_path, monkeypatch
+):
+    folder = tiny_clip(tmp_path / "clip")
+    s3.fill(bucket, {f"clip/{path.name}": path.read_bytes() for path in folder.iterdir()})
+    make(tmp_path / "dump", photographs(1))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    options = {"input": str(tmp_path / "dump"), "output": str(tmp_path / "out"), "profile": "base"}
+    alone = {"profile.captioner.model": "none", "profile.clip.dimensions": 24}
+
+    def planned(source, **settings):
+        settings = alone | {"profile.clip.files.source": source} | settings
+        return plan_featurizing(resolve(None, options, settings))
+
+    with pytest.raises(UsageError, match="gave no answer"):
+        planned(f"s3://{bucket}/clip")
+    job = planned(f"s3://{bucket}/clip", **{"storage.endpoint_url": s3.endpoint})
+    fetched = local_folder(job.configuration.profile.clip.files)
+    assert {one.name for one in fetched.iterdir()} <= set(os.listdir(folder))
+    assert planned(str(folder)).feature_set_id == job.feature_set_id
 
 
 def test_pinning_leaves_the_feature_set_and_makes_paths_absolute(tmp_path, monkeypatch):

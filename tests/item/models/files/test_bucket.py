@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from item.errors import UsageError
 from item.models.files import node_cache
 from item.models.files.source import ModelFiles, check, local_folder, pinned, resolved_revision
 from tests.conftest import REPOSITORY
@@ -204,3 +205,22 @@ def test_cache_that_cannot_be_written_is_named(
     text = sentence(lambda: local_folder(mirror))
     assert "cannot be written (" in text
     assert "set ITEM_MODEL_CACHE to a folder with room" in text
+
+
+def test_storage_with_another_address_is_reached_through_it(
+    s3: Any, mirror: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(UsageError, match="gave no answer"):
+        check(mirror)
+    reached = mirror.through(s3.endpoint)
+    check(reached)
+    assert pinned(reached).endpoint_url == s3.endpoint
+    assert resolved_revision(pinned(reached)) == f"org/tiny@{COMMIT}"
+    assert (local_folder(pinned(reached)) / "vocab.txt").read_bytes() == b"cat\ndog\n"
+
+
+def test_an_address_of_its_own_stays_and_other_places_need_none(mirror: ModelFiles) -> None:
+    own = mirror.model_copy(update={"endpoint_url": "https://own.example"})
+    assert own.through("https://jobs.example").endpoint_url == "https://own.example"
+    assert ModelFiles(source="org/name").through("https://jobs.example").endpoint_url is None
