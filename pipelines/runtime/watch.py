@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
 
 import ray
 
@@ -70,9 +69,12 @@ class _Watch(threading.Thread):
         super().__init__(name="watch of the cluster", daemon=True)
         self.lost: MachineError | None = None
         self._ended = threading.Event()
+        self._ending = threading.Lock()
 
     def block_ends(self) -> None:
-        self._ended.set()
+        """From now on the main thread is left alone."""
+        with self._ending:
+            self._ended.set()
 
     def run(self) -> None:
         seen = time.monotonic()
@@ -81,21 +83,26 @@ class _Watch(threading.Thread):
             if address is None or not closed(address, SECONDS_BETWEEN_LOOKS):
                 seen = time.monotonic()
             elif time.monotonic() - seen > PATIENCE:
-                self._give_up(f"The head of the Ray cluster, at {address}, is gone")
+                return self._give_up(f"The head of the Ray cluster, at {address}, is gone")
             if address is not None and _raylet_is_gone() and ray.is_initialized():
-                self._give_up("Ray's process on this machine (raylet) has ended")
+                return self._give_up("Ray's process on this machine (raylet) has ended")
+        return None
 
-    def _give_up(self, what: str) -> NoReturn:
-        self.lost = MachineError(
+    def _give_up(self, what: str) -> None:
+        lost = MachineError(
             f"{what}: see that the cluster runs and has memory, then start the same command "
             "again, it goes on where it was."
         )
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
+        with self._ending:
+            if self._ended.is_set():
+                return
+            self.lost = lost
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
         if self._ended.wait(SECONDS_TO_END):
             time.sleep(SECONDS_TO_END)  # Ray's own clearing up waits for the head too
         else:
-            print(f"error: {self.lost}", file=sys.stderr, flush=True)
-        os._exit(self.lost.exit_code)
+            print(f"error: {lost}", file=sys.stderr, flush=True)
+        os._exit(lost.exit_code)
 
 
 def _raylet_is_gone() -> bool:

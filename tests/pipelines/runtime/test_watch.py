@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines.runtime.watch import cluster_watched
+from pipelines.runtime.watch import _Watch, cluster_watched
 from tests.conftest import REPOSITORY
 
 JOB = """
@@ -130,3 +130,10 @@ def test_other_threads_and_what_was_set_are_left_alone() -> None:
     with cluster_watched():
         assert signal.getsignal(signal.SIGUSR2) is not before
     assert done and signal.getsignal(signal.SIGUSR2) is before
+
+
+def test_job_that_is_over_is_left_alone() -> None:
+    watch = _Watch()
+    watch.block_ends()
+    watch._give_up("The cluster is gone")
+    assert watch.lost is None
