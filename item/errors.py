@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Of an OSError: the disk, or what somebody may use of it, is full."""
 
 
 class JobError(Exception):
@@ -41,3 +45,8 @@ class MachineError(JobError):
     """A machine, a cluster or a network failed: nothing is damaged, and a later start goes on."""
 
     exit_code = 6
+
+
+def refusal_of_disk(error: OSError, sentence: str) -> JobError:
+    """What a disk refused, as the machine's fault where it is full and else as the user's."""
+    return (MachineError if error.errno in NO_ROOM else UsageError)(sentence)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ray import exceptions
 
-from item.errors import JobError, MachineError
+from item.errors import NO_ROOM, JobError, MachineError
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _GO_ON = "start the same command again, it goes on where it was"
 
 
@@ -52,7 +50,7 @@ def _as_job_error(error: BaseException) -> JobError | None:
             return None
         case JobError():
             return error
-        case OSError() if error.errno in _NO_ROOM:
+        case OSError() if error.errno in NO_ROOM:
             # Ray puts lines of its own where an error had no file name.
             named = error.filename and "\n" not in str(error.filename)
             where = f" at {error.filename}" if named else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 import s3fs
 from botocore.exceptions import BotoCoreError, NoCredentialsError, PartialCredentialsError
 
-from item.errors import UsageError
+from item.errors import NO_ROOM, UsageError
 from item.models.files import node_cache
 from item.models.files.contents import MANIFEST, Manifest, damaged
 
@@ -176,7 +175,7 @@ def sentences(url: str) -> Iterator[None]:
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
         ) from None
     except (BotoCoreError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise  # of this machine's disk, not of the storage
         raise UsageError(
             f"The storage gave no answer when asked for {url} ({type(error).__name__})."

@@ -24,7 +24,7 @@ from huggingface_hub import (
 )
 from tqdm.auto import tqdm
 
-from item.errors import UsageError
+from item.errors import NO_ROOM, JobError, UsageError, refusal_of_disk
 from item.models.files.contents import CONFIGS, MODEL_FILES, PICKLED, wanted
 from item.models.files.node_cache import file_sha256
 
@@ -238,7 +238,7 @@ def _sentences(source: str, revision: str | None) -> Iterator[None]:
         raise _sentence(error, source) from None
 
 
-def _sentence(error: Exception, source: str) -> UsageError:
+def _sentence(error: Exception, source: str) -> JobError:
     answered = next(
         (one for one in (error, error.__cause__) if isinstance(one, hub_errors.HfHubHTTPError)),
         None,
@@ -248,8 +248,12 @@ def _sentence(error: Exception, source: str) -> UsageError:
             f"The model hub answered {answered.response.status_code} when asked for the model "
             f"'{source}': try again later."
         )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
-        return UsageError(f"The model '{source}' finds no place on the disk ({error.strerror}).")
+    if isinstance(error, OSError) and error.errno in (*NO_ROOM, errno.EACCES, errno.EROFS):
+        return refusal_of_disk(
+            error,
+            f"The model '{source}' finds no place on the disk ({error.strerror}): make room, or "
+            "set HF_HOME to a folder with room.",
+        )
     if isinstance(error, (OSError, RuntimeError)) and not isinstance(error, UNREACHABLE):
         return UsageError(f"Fetching the model '{source}' broke off: try again.")
     why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub cannot be reached"

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from fsspec.implementations.local import LocalFileSystem
 
-from item.errors import UsageError
+from item.errors import UsageError, refusal_of_disk
 from item.models.files import bucket, hub, node_cache
 from item.models.files.contents import (
     MANIFEST,
@@ -90,8 +90,9 @@ def _mirror(member: str, files: ModelFiles, to: str, progress: Progress) -> Mirr
                 )
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise UsageError(f"The copy {place.url} cannot be made ({reason}).") from None
-    there = files.model_copy(update={"source": place.url})
+            sentence = f"The copy {place.url} cannot be made ({reason})."
+            raise refusal_of_disk(error, sentence) from None
+    there = files.model_copy(update={"source": place.url, "endpoint_url": None})
     check(there)
     size = sum(one.size for one in manifest.files.values())
     return Mirrored(there, manifest.revision, size, tuple(fetched))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from item.errors import UsageError
+from item.errors import JobError, UsageError, refusal_of_disk
 
 VARIABLE = "ITEM_MODEL_CACHE"
 
@@ -34,8 +34,8 @@ def alone(name: str) -> Iterator[Path]:
 
     Raises
     ------
-    UsageError
-        The cache cannot be written.
+    UsageError, MachineError
+        The cache cannot be written, or is full.
     """
     place = folder() / name
     lock = FileLock(place.with_name(f"{place.name}.lock"))
@@ -50,12 +50,13 @@ def alone(name: str) -> Iterator[Path]:
         lock.release()
 
 
-def unwritable(error: OSError) -> UsageError:
+def unwritable(error: OSError) -> JobError:
     """The refusal of a cache that takes no files."""
     reason = error.strerror or type(error).__name__
-    return UsageError(
+    return refusal_of_disk(
+        error,
         f"The cache of model files, {folder()}, cannot be written ({reason}): set {VARIABLE} to a "
-        "folder with room."
+        "folder with room.",
     )
 
 

@@ -568,18 +568,6 @@ def test_gpus_that_the_cluster_lacks_are_told_before_any_image_is_read(tmp_path:
     assert not list((tmp_path / "out").rglob("*.parquet"))
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 100 kB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("needs the right to mount a disk")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
 @pytest.mark.usefixtures("ray_cluster")
 def test_full_disk_is_a_sentence_and_the_next_start_goes_on(
     tmp_path: Path, small_disk: Path

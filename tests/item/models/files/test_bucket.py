@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from item.errors import UsageError
+from item.errors import MachineError, UsageError
 from item.models.files import node_cache
 from item.models.files.source import ModelFiles, check, local_folder, pinned, resolved_revision
 from tests.conftest import REPOSITORY
@@ -205,6 +205,19 @@ def test_cache_that_cannot_be_written_is_named(
     text = sentence(lambda: local_folder(mirror))
     assert "cannot be written (" in text
     assert "set ITEM_MODEL_CACHE to a folder with room" in text
+
+
+def test_full_cache_is_no_fault_of_the_user_and_the_next_start_goes_on(
+    mirror: ModelFiles, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filler = small_disk / "of_others"
+    filler.write_bytes(bytes(90_000))
+    monkeypatch.setenv("ITEM_MODEL_CACHE", str(small_disk / "cache"))
+    with pytest.raises(MachineError, match=r"cannot be written .No space left.*folder with room"):
+        local_folder(mirror)
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,size=9m", str(small_disk)], check=True)
+    assert (local_folder(mirror) / "vocab.txt").read_bytes() == b"cat\ndog\n"
 
 
 def test_storage_with_another_address_is_reached_through_it(
