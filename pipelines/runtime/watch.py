@@ -7,6 +7,7 @@ machine is gone, it does so within seconds.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -52,6 +53,8 @@ def cluster_watched() -> Iterator[None]:
     except KeyboardInterrupt:
         if not watch.lost:
             raise
+        # Before Ray clears up, for which it needs the cluster, and ends the process in its way.
+        atexit.register(_leave, watch.lost.exit_code)
         raise watch.lost from None
     finally:
         watch.block_ends()
@@ -60,6 +63,12 @@ def cluster_watched() -> Iterator[None]:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt  # the one exception that Ray lets through while it waits
+
+
+def _leave(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 class _Watch(threading.Thread):
@@ -99,7 +108,7 @@ class _Watch(threading.Thread):
             self.lost = lost
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
         if self._ended.wait(SECONDS_TO_END):
-            time.sleep(SECONDS_TO_END)  # Ray's own clearing up waits for the head too
+            time.sleep(SECONDS_TO_END)  # by then the process has ended by itself
         else:
             print(f"error: {lost}", file=sys.stderr, flush=True)
         os._exit(lost.exit_code)
