@@ -241,7 +241,7 @@ def _made() -> dict[str, tuple[bytes, Expectation]]:
         "text": (b"BMW and other words that begin like a bitmap", ErrorCode.NOT_AN_IMAGE),
         "json": (b'{"error": "rate limit"}', ErrorCode.NOT_AN_IMAGE),
         "zip bomb": (_zip_bomb(), ErrorCode.NOT_AN_IMAGE),
-        "gzipped jpeg": (gzip.compress(orange_jpeg), ErrorCode.NOT_AN_IMAGE),
+        "gzipped jpeg": (gzip.compress(orange_jpeg, mtime=0), ErrorCode.NOT_AN_IMAGE),
         "jpeg after a newline": (b"\n" + orange_jpeg, ErrorCode.NOT_AN_IMAGE),
         # Images, of formats that are not decoded.
         "ico": (encode(flat(size=(32, 32)), "ICO"), ErrorCode.UNSUPPORTED_FORMAT),

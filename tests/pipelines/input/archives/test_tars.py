@@ -39,13 +39,13 @@ def test_what_tarfile_writes_is_read_back(members: dict[str, bytes], format: int
     data = archive(members, format)
     assert contents(data) == members
     assert contents(data, length=len(data)) == members
-    assert contents(gzip.compress(data), gzipped=True) == members
+    assert contents(gzip.compress(data, mtime=0), gzipped=True) == members
 
 
 @pytest.mark.parametrize("gzipped", [False, True])
 def test_an_archive_cut_anywhere_is_damaged(gzipped: bool) -> None:
     data = archive({"a.jpg": b"a" * 700, "b.jpg": b"b" * 100}).rstrip(b"\0")
-    whole = gzip.compress(data) if gzipped else data
+    whole = gzip.compress(data, mtime=0) if gzipped else data
     for end in range(0, len(whole), 1 if gzipped else 97):
         with pytest.raises(DamagedError):
             contents(whole[:end], gzipped=gzipped)
