@@ -40,7 +40,8 @@ SAMPLES = [
 @pytest.mark.parametrize("name", ["shard-0.tar", "shard-0.tar.gz"])
 def test_tar_members_and_what_lies_beside_them(store, name: str) -> None:
     tar = tar_of(SAMPLES)
-    root = store({f"date=2026-01-02/{name}": gzip.compress(tar, mtime=0) if name.endswith("gz") else tar})
+    content = gzip.compress(tar, mtime=0) if name.endswith("gz") else tar
+    root = store({f"date=2026-01-02/{name}": content})
     found = planned(root)
     rows = rows_of(found)
     assert (found.rows is None) == (name.endswith("gz") or root.startswith("s3://"))
