@@ -100,3 +100,17 @@ def test_what_a_dead_cluster_left_does_not_keep_ray_from_starting(tmp_path: Path
     finally:
         shutil.rmtree(short, ignore_errors=True)
     assert ended.returncode == 0, ended.stderr[-2000:]
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("unshare"), reason="needs to mount a disk of its own"
+)
+@pytest.mark.ray
+def test_memory_disk_without_room_does_not_keep_ray_from_working(tmp_path: Path) -> None:
+    tiny = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
+    alone = ["unshare", "--mount", "--propagation", "private", "sh", "-c", tiny, "sh"]
+    if subprocess.run([*alone, "true"], capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount a disk")
+    ended = started(tmp_path, *alone, RAY_ADDRESS=None, RAY_AUTH_MODE=None)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert "worked" in ended.stdout
