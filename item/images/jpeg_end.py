@@ -28,6 +28,8 @@ reach there."""
 
 _CONTINUATIONS = (bytes(64), b"\x55" * 64, b"\xaa" * 64, b"\x92\x49\x24" * 21)
 """Entropy-coded data that no file goes on with; none holds a marker."""
+_RESTART_INTERVAL = b"\xff\xdd"
+"""The segment without which a file has no restart markers; coded data never holds its bytes."""
 _RESTART_MARKER = re.compile(rb"\xff[\xd0-\xd7]")
 
 
@@ -93,6 +95,8 @@ def _continuations(data: bytes) -> Iterator[bytes]:
     Between intervals a decoder skips all bytes up to that marker (ITU T.81, E.2.4).
     """
     yield from _CONTINUATIONS
+    if _RESTART_INTERVAL not in data:
+        return
     markers = _RESTART_MARKER.findall(data, max(data.rfind(b"\xff\xda"), 0))
     following = (markers[-1][1] + 1) % 8 if markers else 0
     for more in _CONTINUATIONS:
