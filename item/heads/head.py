@@ -32,6 +32,7 @@ from item.statistics.calibration import (
     Verdict,
     verdicts,
 )
+from item.statistics.source_thresholds import SourcePromise
 from item.tables import SCHEMA_VERSION, Status, feature_set_of, typed
 
 DESCRIPTION = "head.json"
@@ -88,6 +89,9 @@ class Description(BaseModel):
     metrics: dict[str, Any] = {}
     """By split: rows that the head was calibrated on, and those that ended its training."""
     error_rates: ErrorRates | None = None
+    promises: tuple[SourcePromise, SourcePromise] | None = None
+    """Of photographs and of generated pictures from unseen sources; without them the thresholds
+    hold on pictures like those of the calibration alone."""
     notes: tuple[str, ...] = ()
     code_version: str = ""
     files: dict[FileName, str] = {}

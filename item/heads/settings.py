@@ -25,6 +25,7 @@ class Balance(StrEnum):
 
     LABEL = "label"
     SOURCE = "source"
+    ROOT = "root"
 
 
 class Boosting(BaseModel):
@@ -82,7 +83,7 @@ class HeadSettings(BaseModel):
     seed: int = Field(default=0, ge=0)
     """Decides the split and all random numbers of the training."""
     balance: Balance = Balance.LABEL
-    """Whether rows are weighed so that labels, or also sources, weigh the same in total."""
+    """What weighs the same in total: labels alone, or sources too; ``root`` lies between."""
     boosting: Boosting = Boosting()
     """Settings of the kind ``lightgbm``."""
     logistic_c: float = Field(default=0.001, gt=0)
@@ -110,13 +111,15 @@ def balanced_weights(
     ----------
     labels : (n,), 1 generated, 0 real
     sources : (n,), what a row comes from: its generator, or the source of a real one
-    balance : with ``source`` each source of a label weighs the same in total, too
+    balance : with ``source`` each source of a label weighs the same in total, too; with ``root``
+        it weighs as the root of its number of rows, so that a small one does not count for much
     """
     truth, names = np.asarray(labels), np.asarray(sources, dtype=str)
     weights = np.empty(len(truth), np.float64)
     for label in np.unique(truth):
         rows = truth == label
-        kept = names[rows] if balance == Balance.SOURCE else np.full(rows.sum(), "")
+        kept = np.full(rows.sum(), "") if balance == Balance.LABEL else names[rows]
         _, source, count = np.unique(kept, return_inverse=True, return_counts=True)
-        weights[rows] = 1 / (len(count) * count[source])
+        of_source = np.sqrt(count) if balance == Balance.ROOT else np.ones(len(count))
+        weights[rows] = (of_source / (of_source.sum() * count))[source]
     return (weights * len(truth) / max(weights.sum(), 1e-12)).astype(np.float32)

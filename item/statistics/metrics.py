@@ -362,3 +362,33 @@ def _probabilities(labels: ArrayLike, scores: ArrayLike) -> tuple[Labels, Floats
 def _once(rows: int) -> Weights:
     """The weights of the rows as they are, shape (1, rows)."""
     return np.ones((1, rows), np.int32)
+
+
+def mean_over_pairs(labels: ArrayLike, scores: ArrayLike, sources: ArrayLike) -> float:
+    """Mean AUROC of every source of generated pictures beside every source of photographs.
+
+    Each pair weighs the same, whatever its number of rows.
+
+    Parameters
+    ----------
+    labels : (n,), 1 generated, 0 real, both present
+    scores : (n,), higher for generated
+    sources : (n,)
+    """
+    truth, values = checked(labels, scores)
+    names = np.asarray(sources, str)
+    groups = [
+        [values[(truth == y) & (names == s)] for s in np.unique(names[truth == y])] for y in (0, 1)
+    ]
+    return float(
+        np.mean(
+            [
+                auroc(
+                    np.repeat([0, 1], [len(real), len(generated)]),
+                    np.concatenate([real, generated]),
+                )
+                for real in groups[0]
+                for generated in groups[1]
+            ]
+        )
+    )

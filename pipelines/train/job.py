@@ -5,18 +5,30 @@ from __future__ import annotations
 import json
 import posixpath
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from item.heads.columns import FeatureArrays, fit_statistics
 from item.heads.fitted import Fitted
 from item.heads.fitting import Epoch, fit, validation_rows
-from item.heads.head import DESCRIPTION, Description, Head, TrainingSource
+from item.heads.head import DESCRIPTION, Description, ErrorRates, Head, TrainingSource
 from item.heads.settings import Balance, Kind, balanced_weights
-from item.statistics.calibration import fit_familiarity, fit_platt, fit_thresholds
-from item.statistics.metrics import summary
+from item.statistics.calibration import (
+    Calibration,
+    Thresholds,
+    fit_familiarity,
+    fit_platt,
+    fit_thresholds,
+)
+from item.statistics.metrics import mean_over_pairs, summary
+from item.statistics.source_thresholds import (
+    SourcePromise,
+    enough_sources,
+    fit_source_thresholds,
+)
 from item.version import __version__
 from pipelines.runtime.start import start_ray
 from pipelines.storage.access import filesystem
@@ -24,8 +36,9 @@ from pipelines.storage.atomic import write_atomically
 from pipelines.storage.urls import join, redact
 from pipelines.tables.provenance import versions
 from pipelines.train.plan import CHECKPOINTS, TrainingPlan
-from pipelines.train.progress import Bulletin, TrainingProgress
+from pipelines.train.progress import Bulletin, TrainingProgress, Trainings
 from pipelines.train.rows import Indices, counted
+from pipelines.train.unseen_sources import families, unseen_scores
 from pipelines.train.workers import Workers, train, training_dataset
 
 MANIFEST = "training.json"
@@ -47,12 +60,8 @@ def train_head(plan: TrainingPlan) -> dict[str, Any]:
     else:
         fitted, facts = _fit_in_ray(plan, parts, arrays)
     seconds = round(time.monotonic() - started, 3)
-    logits = fitted.logits(arrays["calibration"])[1]
-    labels = rows.labels[parts["calibration"]]
-    # Both labels weigh the same: a score of one half means even odds at equal prevalence.
-    even = balanced_weights(labels, labels, Balance.LABEL)
-    calibration = fit_platt(logits, labels, even)
-    thresholds = fit_thresholds(calibration.scores(logits), labels, configuration.operating_points)
+    judged = _judged_on_sources(plan, parts, arrays) or _judged_on_rows(plan, parts, arrays, fitted)
+    calibration, thresholds = judged.calibration, judged.thresholds
     metrics = {
         name: {
             "rows": len(parts[name]),
@@ -64,7 +73,8 @@ def train_head(plan: TrainingPlan) -> dict[str, Any]:
         }
         for name in ("calibration", "validation")
     }
-    notes = list(plan.remarks())
+    metrics |= judged.metrics
+    notes = [*plan.remarks(), judged.note]
     if not calibration.keeps_order:
         notes.append("The head ranks the calibration rows no better than chance: do not use it.")
     description = Description(
@@ -78,6 +88,8 @@ def train_head(plan: TrainingPlan) -> dict[str, Any]:
             TrainingSource(**origin) for origin in counted(rows, plan.split.training)
         ),
         metrics=metrics,
+        error_rates=judged.error_rates,
+        promises=judged.promises,
         notes=tuple(notes),
         code_version=__version__,
     )
@@ -97,6 +109,98 @@ def train_head(plan: TrainingPlan) -> dict[str, Any]:
     }
     _publish(plan, head, manifest)
     return manifest
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What a head's logits mean."""
+
+    calibration: Calibration
+    thresholds: Thresholds
+    note: str
+    promises: tuple[SourcePromise, SourcePromise] | None = None
+    error_rates: ErrorRates | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+def _judged_on_rows(
+    plan: TrainingPlan, parts: dict[str, Indices], arrays: dict[str, FeatureArrays], fitted: Fitted
+) -> _Judged:
+    """By the rows set apart, which are of the sources that were trained on."""
+    logits = fitted.logits(arrays["calibration"])[1]
+    labels = plan.rows.labels[parts["calibration"]]
+    # Both labels weigh the same: a score of one half means even odds at equal prevalence.
+    even = balanced_weights(labels, labels, Balance.LABEL)
+    calibration = fit_platt(logits, labels, even)
+    thresholds = fit_thresholds(
+        calibration.scores(logits), labels, plan.configuration.operating_points
+    )
+    note = "The thresholds hold on pictures of these sources: of others nothing is promised."
+    return _Judged(calibration, thresholds, note)
+
+
+def _judged_on_sources(
+    plan: TrainingPlan, parts: dict[str, Indices], arrays: dict[str, FeatureArrays]
+) -> _Judged | None:
+    """By heads that were trained without a row's source; None where sources are too few."""
+    configuration, rows, names = plan.configuration, plan.rows, ("training", "calibration")
+    points = configuration.operating_points
+    chosen = np.concatenate([parts[name] for name in names])
+    labels = rows.labels[chosen]
+    left_out = families(labels, rows.generators[chosen], rows.sources[chosen])
+    if configuration.source_folds < 2 or not enough_sources(labels, left_out, points):
+        return None
+    started = time.monotonic()
+    with Trainings() as shown:
+        unseen = unseen_scores(
+            FeatureArrays.concat(arrays[name] for name in names),
+            labels,
+            rows.origins()[chosen],
+            left_out,
+            configuration.head,
+            configuration.source_folds,
+            lambda done, total: shown.show(done, total, time.monotonic() - started),
+        )
+    weights = balanced_weights(labels, left_out, Balance.ROOT)
+    calibration = fit_platt(unseen.logits, labels, weights)
+    scores = calibration.scores(unseen.logits)
+    found = fit_source_thresholds(scores, labels, left_out, points, configuration.source_confidence)
+    promises = (found.real, found.generated)
+    worst, share = max(found.real.left_out.items(), key=lambda item: item[1])
+    note = (
+        f"With {found.real.confidence:.0%} confidence at most {points.real_called_generated:.1%} "
+        f"of the photographs of a new source are called generated; '{worst}', left out, had "
+        f"{share:.1%}."
+    )
+    measured = summary(labels, scores, found.thresholds.likely_generated)
+    pairs = mean_over_pairs(labels, scores, left_out)
+    metrics = {"unseen_sources": {"rows": len(labels), "mean_auroc": pairs, **measured}}
+    return _Judged(
+        *(calibration, found.thresholds, note, promises),
+        _error_rates(labels, left_out, promises, scores, found.thresholds),
+        metrics,
+    )
+
+
+def _error_rates(
+    labels: NDArray,
+    left_out: NDArray,
+    promises: tuple[SourcePromise, SourcePromise],
+    scores: NDArray,
+    thresholds: Thresholds,
+) -> ErrorRates:
+    """How often sources were called generated that neither head nor threshold had seen."""
+    real = promises[0].left_out
+    counts = {name: int(((labels == 0) & (left_out == name)).sum()) for name in real}
+    generated = labels == 1
+    return ErrorRates(
+        measured_on=f"pictures of {len(real)} sources and {promises[1].sources} generators, each "
+        "scored by a head that was trained without it",
+        real_rows=sum(counts.values()),
+        real_flagged=sum(round(real[name] * count) for name, count in counts.items()),
+        generated_rows=int(generated.sum()),
+        generated_flagged=int((scores[generated] > thresholds.likely_generated).sum()),
+    )
 
 
 def _fit_here(

@@ -43,3 +43,15 @@ def test_sources_of_a_label_weigh_the_same_in_total(rows: list[tuple[int, str]])
         of_label = labels == label
         totals = [weights[of_label & (sources == one)].sum() for one in set(sources[of_label])]
         assert np.allclose(totals, totals[0], rtol=1e-5)
+
+
+def test_root_lies_between_the_size_of_a_source_and_none() -> None:
+    labels, sources = [1] * 100 + [0] * 5, ["large"] * 64 + ["small"] * 36 + ["photographs"] * 5
+    totals = {
+        balance: balanced_weights(labels, sources, balance)[:64].sum()
+        / balanced_weights(labels, sources, balance)[64:100].sum()
+        for balance in Balance
+    }
+    assert totals[Balance.LABEL] == pytest.approx(64 / 36, rel=1e-4)
+    assert totals[Balance.ROOT] == pytest.approx(8 / 6, rel=1e-4)
+    assert totals[Balance.SOURCE] == pytest.approx(1, rel=1e-4)

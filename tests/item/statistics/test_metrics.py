@@ -19,6 +19,7 @@ from item.statistics.metrics import (
     expected_calibration_error,
     generated_accuracy,
     interval,
+    mean_over_pairs,
     real_accuracy,
     summary,
     tpr_at_fpr,
@@ -269,3 +270,10 @@ def test_a_resample_of_one_class_is_refused():
 def test_an_interval_of_missing_numbers_is_refused():
     with pytest.raises(ValueError, match="some are missing"):
         interval([0.5, np.nan])
+
+
+def test_pairs_of_sources_weigh_the_same_whatever_their_size() -> None:
+    labels = [0] * 4 + [1] * 30 + [1] * 3
+    scores = [1, 2, 3, 4] + [5] * 30 + [0] * 3
+    names = ["photographs"] * 4 + ["found"] * 30 + ["missed"] * 3
+    assert mean_over_pairs(labels, scores, names) == 0.5

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray.train
 import torch
 
 from item.heads.head import Head
@@ -34,41 +35,37 @@ def epochs(manifest: dict[str, Any]) -> list[tuple[str, int]]:
 
 @pytest.fixture(scope="module")
 def first(ray_cluster: None, features: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A head that one worker trained."""
+    """A head that two workers trained."""
     output = tmp_path_factory.mktemp("first") / "head"
-    train_head(plan_training(configured(features, output)))
+    train_head(plan_training(configured(features, output, workers=2)))
     return output
 
 
-def test_one_worker_learns_in_two_stages(first: Path) -> None:
+def test_two_workers_learn_together_in_two_stages(first: Path) -> None:
     manifest = json.loads((first / "training.json").read_text())
     assert epochs(manifest) == [(stage, n) for stage in ("global", "local") for n in (1, 2, 3)]
     assert manifest["starts"] == 1
+    assert manifest["workers"] == 2
     assert manifest["metrics"]["validation"]["auroc"] > 0.75
     assert not (first / "_training").exists()
 
 
-@pytest.mark.usefixtures("ray_cluster")
-def test_two_workers_learn_together(features: str, tmp_path: Path) -> None:
-    manifest = train_head(plan_training(configured(features, tmp_path / "head", workers=2)))
-    assert manifest["workers"] == 2
-    assert manifest["metrics"]["validation"]["auroc"] > 0.75
-
-
 def killed_once(marker: Path) -> Callable[[dict[str, Any]], None]:
-    """A training loop whose worker is killed amid its third epoch, the first time."""
+    """A training loop one of whose workers is killed amid its third epoch, the first time."""
 
     def loop(config: dict[str, Any]) -> None:
         inner = workers.batches
+        epochs_begun = 0
 
         def batches(size: int, seed: int, row_counts: list[int]) -> Iterator[Any]:
+            nonlocal epochs_begun
+            epochs_begun += 1
+            rank = ray.train.get_context().get_world_rank()
             for number, batch in enumerate(inner(size, seed, row_counts)):
-                third = len(os.listdir(marker)) == 2
-                if number == 2 and third:
-                    (marker / "killed").touch()
+                if (rank, epochs_begun, number) == (1, 3, 1) and not marker.exists():
+                    marker.touch()
                     os.kill(os.getpid(), signal.SIGKILL)
                 yield batch
-            (marker / str(seed)).touch()
 
         workers.batches = batches
         workers.hierarchy_loop(config)
@@ -79,11 +76,10 @@ def killed_once(marker: Path) -> Callable[[dict[str, Any]], None]:
 def test_killed_worker_is_replaced_and_the_same_seed_ends_in_the_same_metrics(
     features: str, tmp_path: Path, first: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    marker = tmp_path / "marker"
-    marker.mkdir()
+    marker = tmp_path / "killed"
     monkeypatch.setattr(workers, "hierarchy_loop", killed_once(marker))
-    manifest = train_head(plan_training(configured(features, tmp_path / "head")))
-    assert (marker / "killed").exists()
+    manifest = train_head(plan_training(configured(features, tmp_path / "head", workers=2)))
+    assert marker.exists()
     assert manifest["starts"] == 2
     assert epochs(manifest) == epochs(json.loads((first / "training.json").read_text()))
     assert np.allclose(metrics(first), metrics(tmp_path / "head"), rtol=0, atol=1e-6)
