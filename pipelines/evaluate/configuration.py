@@ -10,7 +10,13 @@ from pydantic import Field, model_validator
 from item.heads.settings import HeadSettings
 from item.statistics.calibration import OperatingPoints
 from pipelines.configuration import RayJobConfiguration, resolved
-from pipelines.evaluate.protocols import ALL, LEAVE_ONE_OUT, ONE_TO_ALL, PAIRS
+from pipelines.evaluate.protocols import (
+    ALL,
+    LEAVE_ONE_OUT,
+    LEAVE_SOURCES_OUT,
+    ONE_TO_ALL,
+    PAIRS,
+)
 from pipelines.storage.places import Place, Places
 
 
@@ -40,7 +46,7 @@ class EvaluateConfiguration(RayJobConfiguration):
     """Whether generated rows outside the subset are not trained on."""
     protocols: tuple[str, ...] = (ONE_TO_ALL, LEAVE_ONE_OUT)
     """What to train on and what to test on: ``one_to_all``, ``leave_one_out``,
-    ``progan_to_universalfakedetect`` or ``sd14_to_genimage``."""
+    ``leave_sources_out``, ``progan_to_universalfakedetect`` or ``sd14_to_genimage``."""
     training_generator: str | None = None
     """Generator that the protocol ``one_to_all`` trains on; the most frequent if unset."""
     training_source: str | None = None
@@ -60,10 +66,9 @@ class EvaluateConfiguration(RayJobConfiguration):
 
     @model_validator(mode="after")
     def _fits_together(self) -> EvaluateConfiguration:
-        unknown = set(self.protocols) - {ONE_TO_ALL, LEAVE_ONE_OUT, *PAIRS}
-        if unknown or not self.protocols:
-            allowed = ", ".join([ONE_TO_ALL, LEAVE_ONE_OUT, *PAIRS])
-            raise ValueError(f"protocols must be among {allowed}")
+        known = (ONE_TO_ALL, LEAVE_ONE_OUT, LEAVE_SOURCES_OUT, *PAIRS)
+        if set(self.protocols) - set(known) or not self.protocols:
+            raise ValueError(f"protocols must be among {', '.join(known)}")
         if self.subset_name == ALL:
             raise ValueError(f"subset_name must not be {ALL}, which is what all rows are called")
         if self.subset_column is not None and self.metadata is None:

@@ -18,12 +18,13 @@ from pipelines.evaluate.methods import Method, Purpose, methods
 from pipelines.evaluate.protocols import (
     ALL,
     LEAVE_ONE_OUT,
+    LEAVE_SOURCES_OUT,
     Design,
     Trial,
     most_frequent,
     trained_head_trial,
 )
-from pipelines.evaluate.tabulate import AGGREGATES
+from pipelines.evaluate.tabulate import AGGREGATES, MEAN
 from pipelines.score.heads import load_head
 from pipelines.storage.access import check_writable
 from pipelines.train.metadata import metadata_column
@@ -45,12 +46,13 @@ class EvaluationPlan:
     notes: tuple[str, ...] = ()
 
     def tasks(self) -> list[tuple[Trial, Method]]:
-        """What is measured; leaving out each generator in turn is too much for ablations."""
+        """What is measured; leaving out each in its turn is too much for ablations."""
         return [
             (trial, method)
             for trial in self.trials
             for method in self.methods
-            if trial.protocol != LEAVE_ONE_OUT or method.purpose != Purpose.ABLATION
+            if trial.protocol not in (LEAVE_ONE_OUT, LEAVE_SOURCES_OUT)
+            or method.purpose != Purpose.ABLATION
         ]
 
     def describe(self) -> dict[str, Any]:
@@ -102,10 +104,11 @@ def plan_evaluation(configuration: EvaluateConfiguration) -> EvaluationPlan:
         # Says before training whether there are rows enough, whatever their scores will be.
         fit_thresholds(np.zeros(len(labels)), labels, configuration.operating_points)
     compared = tuple(methods(configuration.head, tuple(configuration.variants)))
-    notes.append(
-        f"Trained on photographs of {design.training_source}; other photographs were never "
-        "trained on."
-    )
+    if set(configuration.protocols) != {LEAVE_SOURCES_OUT}:
+        notes.append(
+            f"Trained on photographs of {design.training_source}; other photographs were never "
+            "trained on."
+        )
     return EvaluationPlan(configuration, rows, trials, compared, arrays, None, tuple(notes))
 
 
@@ -137,11 +140,16 @@ def _plan_for_head(
 
 
 def _check_names(rows: LabelledRows) -> None:
-    """UsageError if a generator is called as the tables call what is made of all of them."""
+    """UsageError if a generator or source is called as the tables call what is made of all."""
     if taken := sorted(set(rows.generators[rows.labels == 1]) & set(AGGREGATES)):
         raise UsageError(
             f"A generator is called '{taken[0]}', as the tables call what is made of all "
             "generators: rename it, for instance in a table for --labels."
+        )
+    if MEAN in set(rows.sources[rows.labels == 0]):
+        raise UsageError(
+            f"A source of photographs is called '{MEAN}', as the tables call what is made of all "
+            "sources: rename it, for instance in a table for --labels."
         )
 
 

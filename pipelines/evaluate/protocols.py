@@ -7,14 +7,18 @@ all tested on, and no generator that is tested on has been trained on.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from item.errors import UsageError
 from pipelines.train.rows import Indices, LabelledRows
+from pipelines.train.unseen_sources import dealt, families
 
+SOURCE_FOLDS = 4
+"""Parts of the sources of each label that are left out in their turn; more take longer."""
 ALL = "all"
 """The subset that leaves nothing out."""
 
@@ -70,10 +74,13 @@ that the column ``generator`` must hold."""
 
 ONE_TO_ALL = "one_to_all"
 LEAVE_ONE_OUT = "leave_one_out"
+LEAVE_SOURCES_OUT = "leave_sources_out"
 TRAINED_HEAD = "trained_head"
 SENTENCES = {
     ONE_TO_ALL: "Trained on one generator, tested on every other one.",
     LEAVE_ONE_OUT: "Trained on all generators but one, tested on that one; each in its turn.",
+    LEAVE_SOURCES_OUT: "Trained without the photographs' source and without the generator that "
+    "are tested, and on several other sources of both.",
     "progan_to_universalfakedetect": "Trained on ProGAN, tested on UniversalFakeDetect's others.",
     "sd14_to_genimage": "Trained on Stable Diffusion 1.4, tested on GenImage's others.",
     TRAINED_HEAD: "A head that was trained before, as it is.",
@@ -120,9 +127,49 @@ class Design:
                 for left_out in self.generators():
                     others = [name for name in self.generators() if name != left_out]
                     yield self._trial(protocol, seed, left_out, others, [left_out])
+            elif protocol == LEAVE_SOURCES_OUT:
+                yield from self._without_sources(seed)
             else:
                 pair = PAIRS[protocol]
                 yield self._trial(protocol, seed, "", pair.training, pair.tested)
+
+    def _without_sources(self, seed: int) -> Iterator[Trial]:
+        """Each part of the photographs' sources left out with each part of the generators.
+
+        So every pair of a source and a generator is tested once, by a head that saw neither.
+        """
+        rows = self.rows
+        names = families(rows.labels, rows.generators, rows.sources)
+        fold = dealt(rows.labels, names, SOURCE_FOLDS)
+        training, calibrating, _ = replace(self, share=1.0).sides(seed)
+        real = rows.labels == 0
+        for of_real, of_generated in product(np.unique(fold[real]), np.unique(fold[~real])):
+            held = fold == np.where(real, of_real, of_generated)
+            learned = self.learnable & ~np.isin(rows.groups, rows.groups[held])
+            if len({*rows.labels[learned & training]}) < 2:
+                raise UsageError(
+                    f"The protocol {LEAVE_SOURCES_OUT} needs two sources of photographs and two "
+                    "generators or more."
+                )
+            yield Trial(
+                LEAVE_SOURCES_OUT,
+                seed,
+                f"part {of_real} of the sources, {of_generated} of the generators",
+                np.flatnonzero(learned & training),
+                np.flatnonzero(learned & calibrating),
+                tuple(self._held_pairs(held, names)),
+            )
+
+    def _held_pairs(self, held: NDArray[np.bool_], names: NDArray[np.object_]) -> Iterator[HeldOut]:
+        real = self.rows.labels == 0
+        for subset, chosen in self.subsets.items():
+            for source, generator in product(
+                _names(names[held & real]), _names(names[held & ~real])
+            ):
+                positives = held & ~real & chosen & (names == generator)
+                if positives.any():
+                    negatives = held & real & (names == source)
+                    yield HeldOut(subset, source, generator, np.flatnonzero(positives | negatives))
 
     def generators(self) -> list[str]:
         """Names of the generators, in alphabetical order."""
@@ -139,7 +186,7 @@ class Design:
         rows = self.rows
         real, home = rows.labels == 0, rows.sources == self.training_source
         of_trained = np.isin(rows.generators.astype(str), list(trained)) & ~real
-        training, calibrating, testing = self._sides(seed)
+        training, calibrating, testing = self.sides(seed)
         learned = (of_trained | (real & home)) & self.learnable
         for label, name in ((0, self.training_source), (1, " or ".join(trained))):
             if not (learned & (rows.labels == label)).any():
@@ -175,7 +222,7 @@ class Design:
                         both = np.flatnonzero(positives | negatives)
                         yield HeldOut(subset, source, generator, both)
 
-    def _sides(self, seed: int) -> tuple[NDArray[np.bool_], ...]:
+    def sides(self, seed: int) -> tuple[NDArray[np.bool_], ...]:
         """Training, calibration and test rows, (n,) each, by whole groups.
 
         Groups are dealt out label by label, so that each side has its share of both.

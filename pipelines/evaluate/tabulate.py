@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from item.statistics.metrics import interval
 from pipelines.evaluate.measure import Outcome
 from pipelines.evaluate.methods import Method
+from pipelines.evaluate.protocols import LEAVE_SOURCES_OUT
 
 BINS = np.linspace(0, 1, 11)
 """Of the reliability diagram."""
 GREATER_IS_WORSE = ("brier", "ece")
-AGGREGATES = ("mean", "worst", "spread")
+MEAN = "mean"
+"""Also what stands in place of a source's name where a value is a mean over all of them."""
+AGGREGATES = (MEAN, "worst", "spread")
 """What stands in place of a generator's name where a value is made of all of them."""
 COMPARED = ("auroc", "ap", "topic_matched_auroc")
 """Metrics by which methods are compared in the same resamples."""
@@ -93,7 +96,23 @@ def _estimates(outcomes: Sequence[Outcome]) -> Estimates:
             means = {name: _mean(seeds) for name, seeds in by_generator.items()}
             over = _over_generators(list(means.values()), metric)
             estimates.setdefault(setting, {})[metric] = means | over
-    return estimates
+    return estimates | _over_sources(estimates)
+
+
+def _over_sources(estimates: Estimates) -> Estimates:
+    """Means over the sources of photographs, where none of them was trained on."""
+    together: dict[Setting, list[dict[str, dict[str, Estimate]]]] = {}
+    for setting, by_metric in estimates.items():
+        if setting.protocol == LEAVE_SOURCES_OUT:
+            together.setdefault(setting._replace(real_source=MEAN), []).append(by_metric)
+    return {
+        setting: {
+            metric: {MEAN: _mean([of_source[metric][MEAN] for of_source in sources])}
+            for metric in sources[0]
+            if all(metric in of_source for of_source in sources)
+        }
+        for setting, sources in together.items()
+    }
 
 
 def _mean(seeds: Sequence[Estimate]) -> Estimate:

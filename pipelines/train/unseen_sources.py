@@ -68,7 +68,7 @@ def unseen_scores(
     folds : trainings; a source for each where there are as many
     progress : hears how many of all trainings are done
     """
-    fold = _dealt(labels, left_out, folds)
+    fold = dealt(labels, left_out, folds)
     logits = np.full(len(labels), np.nan)
     total = int(fold.max()) + 1
     for number in range(total):
@@ -80,8 +80,15 @@ def unseen_scores(
     return UnseenScores(logits, labels, left_out)
 
 
-def _dealt(labels: NDArray, left_out: NDArray[np.object_], folds: int) -> NDArray[np.int64]:
-    """(n,) the fold that leaves a row out; the large sources of a label lie in different ones."""
+def dealt(labels: NDArray, left_out: NDArray[np.object_], folds: int) -> NDArray[np.int64]:
+    """(n,) the fold that leaves a row out, from 0; the large sources of a label are kept apart.
+
+    Parameters
+    ----------
+    labels : (n,), 1 generated, 0 real
+    left_out : (n,) which rows are left out together, of :func:`families`
+    folds : most folds of a label
+    """
     fold = np.zeros(len(labels), np.int64)
     for label in (0, 1):
         for number, name in enumerate(_by_size(left_out[labels == label])):

@@ -106,3 +106,10 @@ def test_a_head_of_another_feature_set_is_refused(tmp_path):
     other = write_features(tmp_path / "f", features_table(400), "base-1")
     with pytest.raises(UsageError, match="cannot score those of 'base-1'"):
         plan_evaluation(configuration(other, tmp_path / "e", trained=str(tmp_path / "head")))
+
+
+def test_source_called_as_the_mean_over_sources_is_refused(tmp_path):
+    columns = table(source=["mean" if n % 2 == 0 else "prompts" for n in range(COUNT)])
+    features = write_features(tmp_path / "features", columns)
+    with pytest.raises(UsageError, match="A source of photographs is called 'mean'"):
+        plan_evaluation(configuration(features, tmp_path))

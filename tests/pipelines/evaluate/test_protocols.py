@@ -13,6 +13,7 @@ from item.errors import UsageError
 from pipelines.evaluate.protocols import (
     ALL,
     LEAVE_ONE_OUT,
+    LEAVE_SOURCES_OUT,
     ONE_TO_ALL,
     PAIRS,
     SENTENCES,
@@ -59,7 +60,10 @@ def design(rows: LabelledRows, **changes: object) -> Design:
     return Design(rows, "x", "a", **{"subsets": subsets, "learnable": learnable, **changes})  # type: ignore[arg-type]
 
 
-@given(seeds=st.integers(1, 8), protocol=st.sampled_from([ONE_TO_ALL, LEAVE_ONE_OUT]))
+@given(
+    seeds=st.integers(1, 8),
+    protocol=st.sampled_from([ONE_TO_ALL, LEAVE_ONE_OUT]),
+)
 @settings(max_examples=20, deadline=None)
 def test_training_calibration_and_test_share_nothing(rows, seeds, protocol):
     for trial in design(rows).trials(protocol, seeds):
@@ -103,6 +107,31 @@ def test_leave_one_out_leaves_out_each_generator_once_a_seed(rows):
     assert [(trial.seed, trial.held_out) for trial in trials] == [
         (seed, name) for seed in (0, 1) for name in GENERATORS
     ]
+
+
+def test_every_pair_of_a_source_and_a_generator_is_tested_once_by_a_head_that_saw_neither(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    count = 2400
+    table = features_table(
+        count,
+        generator=[f"model-{n // 2 % 6}" if n % 2 else None for n in range(count)],
+        source=[None if n % 2 else f"camera-{n // 2 % 5}" for n in range(count)],
+    )
+    rows = read_labelled([write_features(tmp_path_factory.mktemp("many"), table)], Storage())
+    seen = []
+    for trial in design(rows, subsets={ALL: np.ones(count, bool)}).trials(LEAVE_SOURCES_OUT, 1):
+        learned = np.concatenate([trial.training, trial.calibration])
+        assert not set(rows.groups[trial.training]) & set(rows.groups[trial.calibration])
+        for test in trial.tests:
+            assert not set(rows.groups[test.rows]) & set(rows.groups[learned])
+            seen.append((test.real_source, test.generator))
+            assert test.real_source not in rows.sources[learned]
+            assert test.generator not in rows.generators[learned]
+            real = rows.labels[test.rows] == 0
+            assert set(rows.sources[test.rows[real]]) == {test.real_source}
+            assert (real.sum(), (~real).sum()) == (240, 200)
+    assert sorted(seen) == [(f"camera-{r}", f"model-{g}") for r in range(5) for g in range(6)]
 
 
 def test_rows_that_are_not_learnable_are_not_learned(rows):
@@ -150,3 +179,8 @@ def test_most_frequent_name_wins_and_of_equals_the_first():
     assert most_frequent(["b", "a", "b", None, "a", ""]) == "a"
     assert most_frequent(["b", "b", "a"]) == "b"
     assert most_frequent([None, ""]) is None
+
+
+def test_sources_are_left_out_only_where_others_remain(rows):
+    with pytest.raises(UsageError, match="two sources of photographs and two generators"):
+        list(design(rows).trials(LEAVE_SOURCES_OUT, 1))

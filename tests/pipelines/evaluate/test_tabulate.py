@@ -8,7 +8,9 @@ import pytest
 
 from pipelines.evaluate.methods import OURS
 from pipelines.evaluate.plan import plan_evaluation
+from pipelines.evaluate.protocols import LEAVE_SOURCES_OUT
 from pipelines.evaluate.tabulate import tabulate
+from tests.item.heads.examples import features_table
 from tests.pipelines.evaluate.examples import (
     COUNT,
     configuration,
@@ -93,3 +95,25 @@ def test_labels_that_were_never_learned_stay_at_chance(tmp_path):
     metrics = tabulate(outcomes_of(plan, OURS), plan.methods, OURS)["metrics"]
     means = metrics.query("metric == 'auroc' and generator == 'mean'")["value"]
     assert means.between(0.38, 0.62).all()
+
+
+def test_pairs_of_unseen_sources_and_generators_weigh_the_same(tmp_path):
+    count = 1200
+    rows = features_table(
+        count,
+        signal=3.0,
+        generator=[f"model-{n // 2 % 2}" if n % 2 else None for n in range(count)],
+        source=[None if n % 2 else ("x", "x", "y")[n // 2 % 3] for n in range(count)],
+    )
+    features = write_features(tmp_path / "features", rows)
+    settings = configuration(
+        features, tmp_path, seeds=1, resamples=20, protocols=(LEAVE_SOURCES_OUT,)
+    )
+    plan = plan_evaluation(settings)
+    metrics = tabulate(outcomes_of(plan, OURS), plan.methods, OURS)["metrics"]
+    own = metrics.query(f"method == '{OURS}' and metric == 'auroc' and subset == 'all'")
+    value = own.set_index(["real_source", "generator"])["value"]
+    pairs = [value[source, generator] for source in "xy" for generator in ("model-0", "model-1")]
+    assert value["mean", "mean"] == pytest.approx(np.mean(pairs))
+    mean = own.query("real_source == 'mean'").iloc[0]
+    assert mean["low"] < mean["value"] < mean["high"]
