@@ -68,6 +68,10 @@ class ErrorRates(BaseModel):
     """Generated pictures among them."""
     generated_flagged: int = Field(ge=0)
     """Generated pictures that were called ``likely_generated``."""
+    worst_source: str | None = None
+    """The source of real pictures of which the greatest share was called so, ..."""
+    worst_share: float | None = Field(default=None, ge=0, le=1)
+    """... and that share."""
 
 
 class Description(BaseModel):

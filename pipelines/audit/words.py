@@ -157,11 +157,17 @@ def unknown(known: Known, missing: int) -> list[str]:
 
 def errors(rates: ErrorRates) -> str:
     """What was counted where the truth was known."""
+    worst = (
+        f" Of one source ({printable_line(rates.worst_source)}) it flagged "
+        f"{percent(rates.worst_share)}: kinds of photographs differ."
+        if rates.worst_source is not None and rates.worst_share is not None
+        else ""
+    )
     return (
         f"Whether it errs here as it did where that was counted. There "
         f"({printable_line(rates.measured_on)}) it flagged {rates.real_flagged:,} of "
         f"{rates.real_rows:,} real pictures, which was wrong, and {rates.generated_flagged:,} of "
-        f"{rates.generated_rows:,} generated ones, which was right."
+        f"{rates.generated_rows:,} generated ones, which was right.{worst}"
     )
 
 

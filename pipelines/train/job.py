@@ -191,6 +191,7 @@ def _error_rates(
 ) -> ErrorRates:
     """How often sources were called generated that neither head nor threshold had seen."""
     real = promises[0].left_out
+    worst = max(real, key=lambda name: real[name])
     counts = {name: int(((labels == 0) & (left_out == name)).sum()) for name in real}
     generated = labels == 1
     return ErrorRates(
@@ -200,6 +201,8 @@ def _error_rates(
         real_flagged=sum(round(real[name] * count) for name, count in counts.items()),
         generated_rows=int(generated.sum()),
         generated_flagged=int((scores[generated] > thresholds.likely_generated).sum()),
+        worst_source=worst,
+        worst_share=real[worst],
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from item.heads.head import ErrorRates
 from pipelines.audit import rows as audit_rows
 from pipelines.audit import words as audit_words
 from pipelines.audit.numbers import Audit, AuditOptions, Known, audit_of, known
@@ -60,6 +61,13 @@ def test_pictures_that_were_not_kept_are_counted() -> None:
 def test_several_heads_are_said_to_share_no_error_rate() -> None:
     said = audit_words.unknown(Known(("a", "b"), (), None, None), 0)
     assert any("2 different heads" in one for one in said)
+
+
+def test_worst_source_of_photographs_is_named() -> None:
+    worst = {"worst_source": "old scans", "worst_share": 0.031}
+    rates = ErrorRates.model_validate(ERROR_RATES | worst)
+    assert "Of one source (old scans) it flagged 3.1%" in audit_words.errors(rates)
+    assert "Of one source" not in audit_words.errors(ErrorRates.model_validate(ERROR_RATES))
 
 
 def test_first_night_says_why_nothing_is_compared(tmp_path: Path) -> None:
