@@ -48,7 +48,9 @@ def test_edited_rows_keep_their_labels_and_share_the_scene_of_the_original(data:
         original = before[row["uri"]]
         assert (row["label"], row["generator"]) == (original["label"], original["generator"])
         assert row["bytes"] == edited(original["bytes"])
-    scenes = dict(zip(*pq.read_table(data.parent / "groups.parquet").to_pydict().values()))
+    scenes = dict(
+        zip(*pq.read_table(data.parent / "groups.parquet").to_pydict().values(), strict=True)
+    )
     assert len(scenes) == 24 and len(set(scenes.values())) == 6
     for uri, scene in scenes.items():
         folder, _, name = uri.rpartition("/")
