@@ -48,7 +48,8 @@ def test_edited_rows_keep_their_labels_and_share_the_scene_of_the_original(data:
         original = before[row["uri"]]
         assert (row["label"], row["generator"]) == (original["label"], original["generator"])
         assert row["bytes"] == edited(original["bytes"])
-    scenes = dict(
+    groups = pq.read_table(data.parent / "groups.parquet").to_pydict()
+    scenes = dict(zip(groups["uri"], groups["scene"], strict=True))
         zip(*pq.read_table(data.parent / "groups.parquet").to_pydict().values(), strict=True)
     )
     assert len(scenes) == 24 and len(set(scenes.values())) == 6
