@@ -50,8 +50,6 @@ def test_edited_rows_keep_their_labels_and_share_the_scene_of_the_original(data:
         assert row["bytes"] == edited(original["bytes"])
     groups = pq.read_table(data.parent / "groups.parquet").to_pydict()
     scenes = dict(zip(groups["uri"], groups["scene"], strict=True))
-        zip(*pq.read_table(data.parent / "groups.parquet").to_pydict().values(), strict=True)
-    )
     assert len(scenes) == 24 and len(set(scenes.values())) == 6
     for uri, scene in scenes.items():
         folder, _, name = uri.rpartition("/")
