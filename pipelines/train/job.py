@@ -26,7 +26,6 @@ from item.statistics.calibration import (
 from item.statistics.metrics import mean_over_pairs, summary
 from item.statistics.source_thresholds import (
     SourcePromise,
-    enough_sources,
     fit_source_thresholds,
 )
 from item.version import __version__
@@ -38,7 +37,7 @@ from pipelines.tables.provenance import versions
 from pipelines.train.plan import CHECKPOINTS, TrainingPlan
 from pipelines.train.progress import Bulletin, TrainingProgress, Trainings
 from pipelines.train.rows import Indices, counted
-from pipelines.train.unseen_sources import families, unseen_scores
+from pipelines.train.unseen_sources import unseen_scores
 from pipelines.train.workers import Workers, train, training_dataset
 
 MANIFEST = "training.json"
@@ -60,7 +59,11 @@ def train_head(plan: TrainingPlan) -> dict[str, Any]:
     else:
         fitted, facts = _fit_in_ray(plan, parts, arrays)
     seconds = round(time.monotonic() - started, 3)
-    judged = _judged_on_sources(plan, parts, arrays) or _judged_on_rows(plan, parts, arrays, fitted)
+    judged = (
+        _judged_on_sources(plan, parts, arrays)
+        if plan.leaves_sources_out()
+        else _judged_on_rows(plan, parts, arrays, fitted)
+    )
     calibration, thresholds = judged.calibration, judged.thresholds
     metrics = {
         name: {
@@ -141,15 +144,13 @@ def _judged_on_rows(
 
 def _judged_on_sources(
     plan: TrainingPlan, parts: dict[str, Indices], arrays: dict[str, FeatureArrays]
-) -> _Judged | None:
-    """By heads that were trained without a row's source; None where sources are too few."""
+) -> _Judged:
+    """By heads that were trained without a row's source."""
     configuration, rows, names = plan.configuration, plan.rows, ("training", "calibration")
     points = configuration.operating_points
     chosen = np.concatenate([parts[name] for name in names])
     labels = rows.labels[chosen]
-    left_out = families(labels, rows.generators[chosen], rows.sources[chosen])
-    if configuration.source_folds < 2 or not enough_sources(labels, left_out, points):
-        return None
+    left_out = plan.families()[chosen]
     started = time.monotonic()
     with Trainings() as shown:
         unseen = unseen_scores(

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from item.errors import UsageError
 from item.heads.head import DESCRIPTION
 from item.statistics.calibration import fit_thresholds
+from item.statistics.source_thresholds import enough_sources
 from pipelines.storage.access import check_writable, filesystem
 from pipelines.storage.urls import redact
 from pipelines.train.configuration import TrainConfiguration
 from pipelines.train.rows import Indices, LabelledRows, counted, read_labelled
 from pipelines.train.split import Split, split
+from pipelines.train.unseen_sources import families
 
 CHECKPOINTS = "_training"
 """Folder in the output where the workers keep their state until the head is there."""
@@ -40,9 +43,24 @@ class TrainingPlan:
             "feature set": self.rows.feature_set_id,
             "rows": {name: counted(self.rows, part) for name, part in self.parts().items()},
             "remarks": self.remarks(),
+            "score and thresholds": "from heads that leave sources out"
+            if self.leaves_sources_out()
+            else "from the calibration rows, whose sources the head knows",
             "output": self.configuration.output,
             "head": self.configuration.head.model_dump(mode="json"),
         }
+
+    def families(self) -> NDArray[np.object_]:
+        """(n,) which rows are left out together, where sources are left out."""
+        return families(self.rows.labels, self.rows.generators, self.rows.sources)
+
+    def leaves_sources_out(self) -> bool:
+        """Whether there are sources enough to set score and thresholds on unseen ones."""
+        configuration = self.configuration
+        chosen = np.concatenate([self.split.training, self.split.calibration])
+        return configuration.source_folds >= 2 and enough_sources(
+            self.rows.labels[chosen], self.families()[chosen], configuration.operating_points
+        )
 
     def parts(self) -> dict[str, Indices]:
         """Rows by what they are for."""

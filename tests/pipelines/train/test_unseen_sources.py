@@ -74,7 +74,9 @@ def test_head_says_what_it_promises_of_sources_that_it_never_saw(
 ) -> None:
     features = many_sources(tmp_path, sources)
     settings = configured(features, tmp_path / "head", head={"kind": "logistic"})
-    manifest = train_head(plan_training(settings))
+    plan = plan_training(settings)
+    assert ("leave sources out" in plan.describe()["score and thresholds"]) == promised
+    manifest = train_head(plan)
     about = Head.load(tmp_path / "head").description
     assert (about.promises is not None) == promised
     assert (about.error_rates is not None) == promised
