@@ -8,7 +8,6 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from item.heads.columns import FeatureArrays, fit_statistics
@@ -48,7 +47,7 @@ def train_head(plan: TrainingPlan) -> dict[str, Any]:
     """Train, calibrate and save the head; returns the manifest that is written beside it."""
     started = time.monotonic()
     configuration, rows = plan.configuration, plan.rows
-    parts = {name: _sample(plan, part) for name, part in plan.parts().items()}
+    parts = {name: plan.in_memory(part) for name, part in plan.parts().items()}
     arrays = {name: rows.arrays(part) for name, part in parts.items()}
     familiarity = fit_familiarity(
         arrays["training"].image, arrays["calibration"].image, configuration.unfamiliar_share
@@ -148,7 +147,7 @@ def _judged_on_sources(
     """By heads that were trained without a row's source."""
     configuration, rows, names = plan.configuration, plan.rows, ("training", "calibration")
     points = configuration.operating_points
-    chosen = np.concatenate([parts[name] for name in names])
+    chosen = plan.judged()
     labels = rows.labels[chosen]
     left_out = plan.families()[chosen]
     started = time.monotonic()
@@ -251,15 +250,6 @@ def _fit_in_ray(
         "epochs": [_plain(epoch) for epoch in trained.history],
     }
     return Fitted(head, statistics, trained.model), facts
-
-
-def _sample(plan: TrainingPlan, rows: Indices) -> Indices:
-    """As many of the rows as are kept in memory at once, in order."""
-    limit = plan.configuration.rows_in_memory
-    if len(rows) <= limit:
-        return rows
-    rng = np.random.default_rng(plan.configuration.head.seed)
-    return np.sort(rng.choice(rows, limit, replace=False))
 
 
 def _publish(plan: TrainingPlan, head: Head, manifest: dict[str, Any]) -> None:

@@ -56,11 +56,23 @@ class TrainingPlan:
 
     def leaves_sources_out(self) -> bool:
         """Whether there are sources enough to set score and thresholds on unseen ones."""
-        configuration = self.configuration
-        chosen = np.concatenate([self.split.training, self.split.calibration])
+        configuration, chosen = self.configuration, self.judged()
         return configuration.source_folds >= 2 and enough_sources(
             self.rows.labels[chosen], self.families()[chosen], configuration.operating_points
         )
+
+    def judged(self) -> Indices:
+        """Rows on which score and thresholds are set where sources are left out."""
+        parts = (self.split.training, self.split.calibration)
+        return np.concatenate([self.in_memory(part) for part in parts])
+
+    def in_memory(self, rows: Indices) -> Indices:
+        """As many of the rows as are kept in memory at once, in order."""
+        limit = self.configuration.rows_in_memory
+        if len(rows) <= limit:
+            return rows
+        rng = np.random.default_rng(self.configuration.head.seed)
+        return np.sort(rng.choice(rows, limit, replace=False))
 
     def parts(self) -> dict[str, Indices]:
         """Rows by what they are for."""
