@@ -59,7 +59,7 @@ def train_head(plan: TrainingPlan) -> dict[str, Any]:
         fitted, facts = _fit_in_ray(plan, parts, arrays)
     seconds = round(time.monotonic() - started, 3)
     judged = (
-        _judged_on_sources(plan, parts, arrays)
+        _judged_on_sources(plan, arrays)
         if plan.leaves_sources_out()
         else _judged_on_rows(plan, parts, arrays, fitted)
     )
@@ -141,9 +141,7 @@ def _judged_on_rows(
     return _Judged(calibration, thresholds, note)
 
 
-def _judged_on_sources(
-    plan: TrainingPlan, parts: dict[str, Indices], arrays: dict[str, FeatureArrays]
-) -> _Judged:
+def _judged_on_sources(plan: TrainingPlan, arrays: dict[str, FeatureArrays]) -> _Judged:
     """By heads that were trained without a row's source."""
     configuration, rows, names = plan.configuration, plan.rows, ("training", "calibration")
     points = configuration.operating_points
