@@ -166,10 +166,10 @@ def fit_thresholds(scores: ArrayLike, labels: ArrayLike, points: OperatingPoints
     from item.statistics.metrics import checked
 
     truth, values = checked(labels, scores, needed=())
-    highest_real = upper_limit(
+    highest_real = _upper_limit(
         values[truth == 0], points.real_called_generated, "real pictures to calibrate on"
     )
-    lowest_generated = -upper_limit(
+    lowest_generated = -_upper_limit(
         -values[truth == 1], points.generated_called_real, "generated pictures to calibrate on"
     )
     if highest_real < lowest_generated:
@@ -177,7 +177,7 @@ def fit_thresholds(scores: ArrayLike, labels: ArrayLike, points: OperatingPoints
     return Thresholds(likely_real=lowest_generated, likely_generated=highest_real)
 
 
-def upper_limit(values: NDArray, share: float, what: str) -> float:
+def _upper_limit(values: NDArray, share: float, what: str) -> float:
     """The least of ``values`` that a new one like them exceeds with a chance of at most ``share``.
 
     With n values, ``floor((n + 1) share) - 1`` of them may exceed it.
@@ -330,5 +330,5 @@ def fit_familiarity(
     whitening = principal.components_.T @ np.linalg.cholesky(precision)
     mean = principal.mean_.astype(np.float32)
     unlimited = Familiarity(mean, whitening.astype(np.float32), np.full(1, np.inf, np.float32))
-    limit = upper_limit(unlimited.distances(held_out), share, "held-out pictures")
+    limit = _upper_limit(unlimited.distances(held_out), share, "held-out pictures")
     return Familiarity(mean, unlimited.whitening, np.full(1, limit, np.float32))

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from item.errors import UsageError
-from item.statistics.calibration import OperatingPoints, Thresholds, upper_limit
+from item.statistics.calibration import OperatingPoints, Thresholds
 
 LEAST_SOURCES = 3
 """Of fewer sources nobody can say how sources differ."""
@@ -70,16 +71,16 @@ def fit_source_thresholds(
     labels: ArrayLike,
     sources: ArrayLike,
     points: OperatingPoints,
-    confidence: float = 0.9,
+    confidence: float = 0.8,
 ) -> SourceThresholds:
     """Thresholds that keep the operating points on a new source with a stated confidence.
 
-    Each source has its own limit: the conservative quantile of split conformal prediction over
-    its rows (:func:`item.statistics.calibration.fit_thresholds`). Of the limits of m sources in
-    order the ``ceil((m + 1) confidence)``-th is taken, or the farthest where there is none: if the
-    new source and the m are exchangeable, its own limit lies within it with a probability of
-    k / (m + 1), k being the place taken. That is conformal prediction of groups (Dunn, Wasserman
-    and Ramdas 2023, Distribution-Free Prediction Sets for Two-Layer Hierarchical Models).
+    Each source has its own limit, the score that at most the asked share of its rows exceeds. Of
+    the limits of m sources in order the ``ceil((m + 1) confidence)``-th is taken, or the farthest
+    where there is none: if the new source and the m are exchangeable, its own limit lies within
+    it with a probability of k / (m + 1), k being the place taken. That is conformal prediction of
+    groups (Dunn, Wasserman and Ramdas 2023, Distribution-Free Prediction Sets for Two-Layer
+    Hierarchical Models).
     Sources with too few rows for a limit are left out.
 
     Parameters
@@ -118,7 +119,7 @@ def fit_source_thresholds(
 def _usable(names: NDArray[np.str_], share: float) -> list[str]:
     """Sources with rows enough for a limit."""
     found, counts = np.unique(names, return_counts=True)
-    return [str(name) for name, count in zip(found, counts, strict=True) if count >= 1 / share - 1]
+    return [str(name) for name, count in zip(found, counts, strict=True) if count >= 1 / share]
 
 
 def _limit(
@@ -126,7 +127,7 @@ def _limit(
 ) -> tuple[float, SourcePromise]:
     """The limit that a new source's values exceed by at most ``share``, and its promise."""
     usable = _usable(names, share)
-    limits = np.array([upper_limit(values[names == name], share, "rows") for name in usable])
+    limits = np.array([_exceeded_by(values[names == name], share) for name in usable])
     chosen = _place(len(usable), confidence)
     order = np.argsort(limits, kind="stable")
     left_out = {}
@@ -143,6 +144,12 @@ def _limit(
         left_out=left_out,
     )
     return float(limits[worst]), promise
+
+
+def _exceeded_by(values: NDArray[np.float64], share: float) -> float:
+    """The least of the values that at most this share of them exceeds."""
+    above = math.floor(len(values) * Fraction(str(share)))
+    return float(np.sort(values)[len(values) - 1 - above])
 
 
 def _place(sources: int, confidence: float) -> int:

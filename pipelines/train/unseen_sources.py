@@ -12,7 +12,7 @@ from item.heads.columns import FeatureArrays
 from item.heads.fitting import fit
 from item.heads.settings import HeadSettings, balanced_weights
 
-LEAST_ROWS = 100
+LEAST_ROWS = 150
 """A generator with fewer rows counts as a part of its source."""
 
 

