@@ -82,9 +82,15 @@ def evaluate(
 
 
 def summary(metrics: pd.DataFrame) -> Table:
-    """Mean AUROC over generators with its interval, by method and what it was tested on."""
+    """Mean AUROC over generators with its interval, by method and what it was tested on.
+
+    Where there is a mean over the sources of photographs it stands for all of them.
+    """
     chosen = metrics[(metrics["metric"] == "auroc") & (metrics["generator"] == "mean")]
     chosen = chosen[chosen["subset"] == "all"]
+    over_sources = chosen["real_source"] == "mean"
+    summed_up = chosen["protocol"].isin(chosen.loc[over_sources, "protocol"])
+    chosen = chosen[over_sources | ~summed_up]
     settings = chosen[["protocol", "real_source"]].drop_duplicates().to_dict("records")
     table = Table(title="AUROC, mean over generators (95% interval)")
     table.add_column("method")

@@ -71,7 +71,7 @@ def fit_source_thresholds(
     labels: ArrayLike,
     sources: ArrayLike,
     points: OperatingPoints,
-    confidence: float = 0.8,
+    confidence: float = 0.9,
 ) -> SourceThresholds:
     """Thresholds that keep the operating points on a new source with a stated confidence.
 

@@ -50,6 +50,10 @@ from pipelines.results.tables import (
 Draw = Callable[[str, str, pd.DataFrame, dict[str, Look]], Plot]
 
 
+MOST_NAMES = 16
+"""Generators or sources that are named."""
+
+
 def summary(evaluation: Evaluation) -> list[Section]:
     """The short page, in its order; a part that was not measured is left out."""
     competing = evaluation.methods("ours", "baseline")
@@ -103,11 +107,11 @@ def _measured(evaluation: Evaluation) -> Iterator[Block]:
     yield Paragraph(
         f"{sum(data.rows for data in generated):,} generated images of"
         f" {len({data.generator for data in generated})} generators"
-        f" ({', '.join(sorted({str(data.generator) for data in generated}))}) and"
+        f" ({_listed({str(data.generator) for data in generated})}) and"
         f" {sum(data.rows for data in real):,} photographs of"
         f" {len({data.source for data in real})} sources"
-        f" ({', '.join(sorted({data.source for data in real}))}). Each method was trained"
-        f" {about.seeds} times. Ranges are 95% bootstrap intervals from {about.resamples:,}"
+        f" ({_listed({data.source for data in real})}). Each method was trained"
+        f" {about.seeds} {'time' if about.seeds == 1 else 'times'}. Ranges are 95% bootstrap intervals from {about.resamples:,}"
         " resamples."
     )
     yield Bullets([(protocol.name, protocol.sentence) for protocol in about.protocols])
@@ -241,6 +245,13 @@ def _tables(evaluation: Evaluation) -> Iterator[Block]:
     yield Bullets(
         [(name, f"{meaning}.") for name, (_, meaning) in METRIC_WORDS.items() if name in there]
     )
+
+
+def _listed(names: set[str]) -> str:
+    """Names in order, the first of many."""
+    shown = sorted(names)[:MOST_NAMES]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more else "")
 
 
 def _setting(rows: pd.DataFrame) -> str:

@@ -44,7 +44,7 @@ class TrainConfiguration(RayJobConfiguration):
     source_folds: int = Field(default=20, ge=0)
     """Most trainings that leave out sources, so that score and thresholds hold on unseen ones; 0
     sets them on the calibration rows. Three sources of each label are needed, with rows enough."""
-    source_confidence: float = Field(default=0.8, gt=0, lt=1)
+    source_confidence: float = Field(default=0.9, gt=0, lt=1)
     """Asked probability that the operating points hold on a source that was never seen."""
     unfamiliar_share: float = Field(default=0.005, gt=0, lt=0.5)
     """Share of pictures like the training ones that may be called unfamiliar."""

@@ -74,6 +74,17 @@ def test_summary_shows_each_method_with_its_interval() -> None:
     assert "probe" in said and "–" in said
 
 
+def test_mean_over_sources_stands_for_all_of_them() -> None:
+    row = {"method": "item", "subset": "all", "generator": "mean", "metric": "auroc"}
+    row |= {"value": 0.9, "low": 0.85, "high": 0.95}
+    settings = [("leave_sources_out", name) for name in ("camera", "scans", "mean")]
+    settings.append(("one_to_all", "camera"))
+    rows = [row | {"protocol": protocol, "real_source": name} for protocol, name in settings]
+    table = summary(pd.DataFrame(rows))
+    headers = [str(column.header) for column in table.columns]
+    assert headers == ["method", "leave_sources_out\nmean", "one_to_all\ncamera"]
+
+
 def test_help_fits_a_screen_and_gives_an_example() -> None:
     code, said, _ = invoke("--help")
     assert code == 0 and "Example: python jobs/evaluate.py" in said

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipelines.results.blocks import Bullets, Section
+from pipelines.results.blocks import Bullets, Section, Table
 from pipelines.results.page import as_markdown
 from pipelines.results.summary import summary
 from pipelines.results.tables import (
@@ -100,3 +100,31 @@ def test_no_generated_html_is_committed() -> None:
     if listed.returncode:
         pytest.skip("not a git checkout")
     assert listed.stdout == ""
+
+
+def test_of_many_sources_the_mean_and_the_worst_have_a_column(evaluation: Evaluation) -> None:
+    means = evaluation.metrics.query("protocol == protocol.iloc[0]")
+    source = means["real_source"].iloc[0]
+    one = means[means["real_source"] == source]
+    names = {"a": 0.01, "b": -0.2, "c": 0.02, "d": 0.0, "mean": 0.03}
+    metrics = pd.concat(
+        [one.assign(real_source=name, value=one["value"] + more) for name, more in names.items()]
+    )
+    [section] = [
+        section
+        for section in summary(replace(evaluation, metrics=metrics))
+        if section.id == "auroc"
+    ]
+    [table] = [block for block in section.blocks if isinstance(block, Table)]
+    said = [str(title) for title in table.columns[1:]]
+    assert len(said) == 2
+    assert said[0].endswith("mean over sources") and said[1].endswith("photographs of b")
+
+
+def test_page_of_unseen_sources_is_that_of_its_tables() -> None:
+    page = PAGE.with_name("unseen_sources.md")
+    evaluation = read_evaluation(str(page.with_suffix("")))
+    text = page.read_text()
+    for bullet, said in bullets(summary(evaluation), "short").items():
+        assert said.split(" (")[0] in text, bullet
+    assert "and 82 more" in text
