@@ -111,8 +111,8 @@ def _measured(evaluation: Evaluation) -> Iterator[Block]:
         f" {sum(data.rows for data in real):,} photographs of"
         f" {len({data.source for data in real})} sources"
         f" ({_listed({data.source for data in real})}). Each method was trained"
-        f" {about.seeds} {'time' if about.seeds == 1 else 'times'}. Ranges are 95% bootstrap intervals from {about.resamples:,}"
-        " resamples."
+        f" {about.seeds} {'time' if about.seeds == 1 else 'times'}. Ranges are 95% bootstrap"
+        f" intervals from {about.resamples:,} resamples."
     )
     yield Bullets([(protocol.name, protocol.sentence) for protocol in about.protocols])
     yield Code(about.command)

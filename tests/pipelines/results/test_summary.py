@@ -108,7 +108,8 @@ def test_of_many_sources_the_mean_and_the_worst_have_a_column(evaluation: Evalua
     one = means[means["real_source"] == source]
     names = {"a": 0.01, "b": -0.2, "c": 0.02, "d": 0.0, "mean": 0.03}
     metrics = pd.concat(
-        [one.assign(real_source=name, value=one["value"] + more) for name, more in names.items()]
+        [one.assign(real_source=name, value=one["value"] + more) for name, more in names.items()],
+        ignore_index=True,
     )
     [section] = [
         section
