@@ -53,10 +53,10 @@ SETTINGS = ("max_error_rate=0.5", "profile.resources.caption.workers_per_cpu=0.5
 """One worker less starts sooner, and the dump is small."""
 
 HONESTLY = (
-    "All of these pictures are photographs: every likely_generated above is a false accusation, "
-    "and the share of generated pictures that the report estimates is wrong with them. It presumes "
-    "that the head errs as often as where that was measured; crops and scans are unlike that, "
-    "which is what the drift alarms are for."
+    "All of these pictures are photographs: a likely_generated above is a false accusation. The "
+    "head that ships keeps those rare by saying uncertain of most pictures; of generated ones of a "
+    "kind that it never saw it finds about one in ten. Crops and scans are unlike what it learned "
+    "from, which is what the drift alarms are for."
 )
 
 app = application()
