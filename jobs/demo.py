@@ -11,6 +11,7 @@ import importlib.resources
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from item.errors import UsageError
+from item.statistics.calibration import Verdict
 from item.tables import ErrorCode, Status
 from item.text import printable
 from jobs.command_line import application, console, refusals
@@ -210,9 +212,10 @@ def described(rows: pd.DataFrame) -> Table:
     table = Table(
         title="What the models saw in the photographs of the first night", show_lines=True
     )
-    for name in ("picture", "caption", "objects"):
+    table.add_column("picture", no_wrap=True)
+    for name in ("caption", "objects"):
         table.add_column(name, overflow="fold")
-    table.add_column("verdict", overflow="fold")
+    table.add_column("verdict", overflow="fold", min_width=len(Verdict.LIKELY_GENERATED))
     table.add_column("global similarity", justify="right", width=10)
     found = rows[(rows["status"] == Status.OK) & (rows["date"].astype(str) == NIGHTS[0])]
     whole = found[found["source"] == "crawl"].sort_values("uri")
@@ -233,14 +236,15 @@ def described(rows: pd.DataFrame) -> Table:
 
 
 def refused(rows: pd.DataFrame) -> Table:
-    """Each file without features, with the reason."""
+    """Each file without features, by its place in its night, with the reason."""
     table = Table(title="What was not processed", show_lines=True)
     table.add_column("file", overflow="fold")
     table.add_column("error_code", no_wrap=True)
     table.add_column("reason", overflow="fold")
     for row in rows[rows["status"] != Status.OK].sort_values("uri").to_dict("records"):
         code = ErrorCode(row["error_code"])
-        table.add_row(_plain(row["uri"]), Text(code), Text(code.sentence))
+        in_night = re.sub(r"^.*?/date=[^/]+/", "", row["uri"])
+        table.add_row(_plain(in_night), Text(code), Text(code.sentence))
     return table
 
 

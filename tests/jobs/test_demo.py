@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from typer.testing import CliRunner
 
 from item.errors import UsageError
@@ -199,6 +200,23 @@ def test_rejected_file_is_shown_with_its_reason_and_only_there(tmp_path: Path) -
     assert "bad.jpg" in refused and "empty_file" in refused
     assert ErrorCode.EMPTY_FILE.sentence in refused
     assert "bad.jpg" not in described and "good.jpg" not in refused
+
+
+def test_tables_fit_80_columns_without_broken_names(tmp_path: Path) -> None:
+    night = f"/home/somebody/demo-output/dump/date={demo.NIGHTS[0]}"
+    good = [
+        row(f"{night}/crawl/{name}", caption="a man in a yellow jacket is standing", objects=[])
+        for name in demo.PHOTOGRAPHS
+    ]
+    bad = {"status": Status.REJECTED, "error_code": ErrorCode.TRUNCATED, "objects": None}
+    rows = read_back(tmp_path, *good, row(f"{night}/downloads/broken-download.jpg", **bad))
+    for table, names in (
+        (demo.described(rows), demo.PHOTOGRAPHS),
+        (demo.refused(rows), ["downloads/broken-download.jpg"]),
+    ):
+        lines = Text.from_ansi(shown(table, width=80)).plain.splitlines()
+        assert all(any(f"│ {name} " in line for line in lines) for name in names)
+        assert {line[-1] for line in lines if line.startswith(("│", "┃"))} == {"│", "┃"}
 
 
 def test_job_is_run_as_users_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
