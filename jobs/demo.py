@@ -25,7 +25,6 @@ from rich.table import Table
 from rich.text import Text
 
 from item.errors import UsageError
-from item.statistics.calibration import Verdict
 from item.tables import ErrorCode, Status
 from item.text import printable
 from jobs.command_line import application, console, refusals
@@ -215,8 +214,8 @@ def described(rows: pd.DataFrame) -> Table:
     table.add_column("picture", no_wrap=True)
     for name in ("caption", "objects"):
         table.add_column(name, overflow="fold")
-    table.add_column("verdict", overflow="fold", min_width=len(Verdict.LIKELY_GENERATED))
-    table.add_column("global similarity", justify="right", width=10)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("global cosine", justify="right", width=6)
     found = rows[(rows["status"] == Status.OK) & (rows["date"].astype(str) == NIGHTS[0])]
     whole = found[found["source"] == "crawl"].sort_values("uri")
     for row in whole.to_dict("records"):
@@ -254,8 +253,8 @@ def _object(one: dict[str, Any]) -> Text:
 
 
 def _verdict(row: dict[str, Any]) -> Text:
-    why = "" if pd.isna(row["abstention"]) else f" {row['abstention']}"
-    return Text.assemble(row["verdict"], " ", _number(row["score"]), why)
+    why = "" if pd.isna(row["abstention"]) else f"\n{row['abstention']}"
+    return Text.assemble(row["verdict"], "\n", _number(row["score"]), why)
 
 
 def _number(value: float | None) -> Text:

@@ -164,7 +164,7 @@ def test_shipped_head_gives_a_picture_with_features_a_verdict(tmp_path: Path) ->
     # Nothing that it was trained on looks like a row of the unit matrix.
     assert found["abstention"]["cat.png"] == "out_of_distribution"
     text = shown(demo.described(rows), width=140)
-    for part in ("uncertain", "out_of_distribution", "not_scored –"):
+    for part in ("uncertain", "out_of_distribution", "not_scored", "│ –"):
         assert part in text
 
 
