@@ -103,8 +103,8 @@ NO_PLACES = {
     "subset_name", "leave_out", "validation_generator", "protocols", "training_generator",
     "training_source", "perturbation", "perturbations", "generators", "sources", "night_folders",
     "name", "kind", "overwrite", "currency", "endpoint_url", "region", "model", "load",
-    "revision", "precision", "prompt", "licence", "source", "worst_source", "formats", "groups", "balance",
-    "measured_on", "dropped_lemmas", "partitive_lemmas", "uri",
+    "revision", "precision", "prompt", "licence", "source", "formats", "groups", "balance",
+    "measured_on", "worst_source", "dropped_lemmas", "partitive_lemmas", "uri",
     "bytes", "label", "generator", "captions", "version",
 }  # fmt: skip
 """Keys with text that names no file; ``source`` is a column, and of model files tested below."""
