@@ -203,7 +203,7 @@ def test_rejected_file_is_shown_with_its_reason_and_only_there(tmp_path: Path) -
 
 
 def test_tables_fit_80_columns_without_broken_names(tmp_path: Path) -> None:
-    night = f"/home/somebody/demo-output/dump/date={demo.NIGHTS[0]}"
+    night = f"/somewhere/long/demo-output/dump/date={demo.NIGHTS[0]}"
     good = [
         row(f"{night}/crawl/{name}", caption="a man in a yellow jacket is standing", objects=[])
         for name in demo.PHOTOGRAPHS
