@@ -26,6 +26,8 @@ from PIL.Image import Image, Resampling
 
 KEPT = ("uri", "label", "generator", "source")
 ROWS_IN_FILE = 1000
+EDITED = "edited-"
+"""How the names of edited copies begin."""
 
 
 def edited(data: bytes) -> bytes:
@@ -95,12 +97,12 @@ def main(
         for batch in dataset.to_batches(columns=names, batch_size=ROWS_IN_FILE):
             rows = batch.to_pylist()
             chosen = [row for row in rows if _share_of(row["uri"]) < share]
-            for place, before, of_place in ((folder, "", rows), (output, "edited-", chosen)):
+            for place, before, of_place in ((folder, "", rows), (output, EDITED, chosen)):
                 for row in of_place:
                     uri = str(place.resolve() / f"{before}{row['uri']}")
                     scenes[uri] = row.get("prompt") or row["uri"]
             columns = {name: [row[name] for row in chosen] for name in KEPT}
-            columns["uri"] = [f"edited-{row['uri']}" for row in chosen]
+            columns["uri"] = [EDITED + row["uri"] for row in chosen]
             columns["bytes"] = [edited(row["bytes"]) for row in chosen]
             pq.write_table(pa.table(columns), output / f"part-{number}.parquet")
             number += 1

@@ -16,6 +16,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from benchmarks.edited_pictures import EDITED
 from item.heads.columns import Group
 from item.heads.settings import Balance, HeadSettings, Kind, balanced_weights
 from item.statistics.calibration import OperatingPoints, fit_platt
@@ -23,7 +24,7 @@ from item.statistics.metrics import expected_calibration_error, mean_over_pairs
 from item.statistics.source_thresholds import fit_source_thresholds
 from pipelines.storage.access import Storage
 from pipelines.train.rows import read_labelled
-from pipelines.train.unseen_sources import families, unseen_scores
+from pipelines.train.unseen_sources import families, unseen_logits
 
 COLUMNS = {
     "v - u, parts, similarities": (
@@ -38,8 +39,6 @@ COLUMNS = {
     ),
     "file alone": (Group.SHORTCUT,),
 }
-EDITED = "edited-"
-"""How the names of edited copies begin."""
 
 
 def main(
@@ -51,14 +50,12 @@ def main(
     rows = read_labelled(features, Storage())
     arrays, labels = rows.arrays(np.arange(len(rows))), rows.labels
     names = families(labels, rows.generators, rows.sources)
-    copies = np.array(
-        [uri.rpartition("/")[2].startswith(EDITED) or f"/{EDITED}" in uri for uri in rows.uris]
-    )
+    copies = np.array([f"/{EDITED}" in uri for uri in rows.uris])
     weights = balanced_weights(labels, names, Balance.ROOT)
     print(f"{len(rows):,} rows, {copies.sum():,} edited; {len(set(names))} sources and families")
     for title, groups in COLUMNS.items():
         settings = HeadSettings(kind=kind, groups=groups, balance=Balance.ROOT)
-        logits = unseen_scores(arrays, labels, names, names, settings, folds).logits
+        logits = unseen_logits(arrays, labels, names, names, settings, folds)
         scores = fit_platt(logits, labels, weights).scores(logits)
         kept = (scores[~copies], labels[~copies], names[~copies])
         found = fit_source_thresholds(*kept, OperatingPoints())

@@ -139,6 +139,19 @@ class Thresholds:
         if not self.likely_real <= self.likely_generated:
             raise ValueError("The threshold likely_real must not lie above likely_generated.")
 
+    @classmethod
+    def of_limits(cls, lowest_generated: float, highest_real: float) -> Thresholds:
+        """From the limit of each class: half-way between them where they cross.
+
+        Parameters
+        ----------
+        lowest_generated : below it lie only as many generated rows as may be called real
+        highest_real : above it lie only as many real rows as may be called generated
+        """
+        if highest_real < lowest_generated:
+            lowest_generated = highest_real = (highest_real + lowest_generated) / 2
+        return cls(likely_real=lowest_generated, likely_generated=highest_real)
+
 
 def fit_thresholds(scores: ArrayLike, labels: ArrayLike, points: OperatingPoints) -> Thresholds:
     """The narrowest band of uncertainty that keeps the operating points on new rows like these.
@@ -172,9 +185,7 @@ def fit_thresholds(scores: ArrayLike, labels: ArrayLike, points: OperatingPoints
     lowest_generated = -_upper_limit(
         -values[truth == 1], points.generated_called_real, "generated pictures to calibrate on"
     )
-    if highest_real < lowest_generated:
-        highest_real = lowest_generated = (highest_real + lowest_generated) / 2
-    return Thresholds(likely_real=lowest_generated, likely_generated=highest_real)
+    return Thresholds.of_limits(lowest_generated, highest_real)
 
 
 def _upper_limit(values: NDArray, share: float, what: str) -> float:

@@ -107,13 +107,11 @@ def fit_source_thresholds(
     highest_real, of_real = _limit(
         values[real], names[real], points.real_called_generated, confidence
     )
-    lowest_generated, of_generated = _limit(
+    lowest_negated, of_generated = _limit(
         -values[generated], names[generated], points.generated_called_real, confidence
     )
-    lowest_generated = -lowest_generated
-    if highest_real < lowest_generated:
-        highest_real = lowest_generated = (highest_real + lowest_generated) / 2
-    return SourceThresholds(Thresholds(lowest_generated, highest_real), of_real, of_generated)
+    thresholds = Thresholds.of_limits(-lowest_negated, highest_real)
+    return SourceThresholds(thresholds, of_real, of_generated)
 
 
 def _usable(names: NDArray[np.str_], share: float) -> list[str]:

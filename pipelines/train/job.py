@@ -23,10 +23,7 @@ from item.statistics.calibration import (
     fit_thresholds,
 )
 from item.statistics.metrics import mean_over_pairs, summary
-from item.statistics.source_thresholds import (
-    SourcePromise,
-    fit_source_thresholds,
-)
+from item.statistics.source_thresholds import SourcePromise, fit_source_thresholds
 from item.version import __version__
 from pipelines.runtime.start import start_ray
 from pipelines.storage.access import filesystem
@@ -36,7 +33,7 @@ from pipelines.tables.provenance import versions
 from pipelines.train.plan import CHECKPOINTS, TrainingPlan
 from pipelines.train.progress import Bulletin, TrainingProgress, Trainings
 from pipelines.train.rows import Indices, counted
-from pipelines.train.unseen_sources import unseen_scores
+from pipelines.train.unseen_sources import unseen_logits
 from pipelines.train.workers import Workers, train, training_dataset
 
 MANIFEST = "training.json"
@@ -150,7 +147,7 @@ def _judged_on_sources(plan: TrainingPlan, arrays: dict[str, FeatureArrays]) -> 
     left_out = plan.families()[chosen]
     started = time.monotonic()
     with Trainings() as shown:
-        unseen = unseen_scores(
+        logits = unseen_logits(
             FeatureArrays.concat(arrays[name] for name in names),
             labels,
             rows.origins()[chosen],
@@ -160,24 +157,20 @@ def _judged_on_sources(plan: TrainingPlan, arrays: dict[str, FeatureArrays]) -> 
             lambda done, total: shown.show(done, total, time.monotonic() - started),
         )
     weights = balanced_weights(labels, left_out, Balance.ROOT)
-    calibration = fit_platt(unseen.logits, labels, weights)
-    scores = calibration.scores(unseen.logits)
+    calibration = fit_platt(logits, labels, weights)
+    scores = calibration.scores(logits)
     found = fit_source_thresholds(scores, labels, left_out, points, configuration.source_confidence)
     promises = (found.real, found.generated)
-    worst, share = max(found.real.left_out.items(), key=lambda item: item[1])
+    error_rates = _error_rates(labels, left_out, promises, scores, found.thresholds)
     note = (
         f"With {found.real.confidence:.0%} confidence at most {points.real_called_generated:.1%} "
-        f"of the photographs of a new source are called generated; '{worst}', left out, had "
-        f"{share:.1%}."
+        f"of the photographs of a new source are called generated; '{error_rates.worst_source}', "
+        f"left out, had {error_rates.worst_share:.1%}."
     )
     measured = summary(labels, scores, found.thresholds.likely_generated)
     pairs = mean_over_pairs(labels, scores, left_out)
     metrics = {"unseen_sources": {"rows": len(labels), "mean_auroc": pairs, **measured}}
-    return _Judged(
-        *(calibration, found.thresholds, note, promises),
-        _error_rates(labels, left_out, promises, scores, found.thresholds),
-        metrics,
-    )
+    return _Judged(calibration, found.thresholds, note, promises, error_rates, metrics)
 
 
 def _error_rates(

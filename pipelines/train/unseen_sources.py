@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +13,6 @@ from item.heads.settings import HeadSettings, balanced_weights
 
 LEAST_ROWS = 150
 """A generator with fewer rows counts as a part of its source."""
-
-
-@dataclass(frozen=True, eq=False)
-class UnseenScores:
-    """Logits of n rows, each from a head that saw no row of its source."""
-
-    logits: NDArray[np.float64]
-    labels: NDArray[np.int8]
-    sources: NDArray[np.object_]
 
 
 def families(
@@ -44,7 +34,7 @@ def families(
     )
 
 
-def unseen_scores(
+def unseen_logits(
     arrays: FeatureArrays,
     labels: NDArray[np.int8],
     origins: NDArray[np.object_],
@@ -52,8 +42,8 @@ def unseen_scores(
     settings: HeadSettings,
     folds: int,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> UnseenScores:
-    """Score every row by a head of the same settings that was trained without its source.
+) -> NDArray[np.float64]:
+    """(n,) logit of every row, by a head of the same settings that was trained without its source.
 
     Each training leaves out sources of both labels at once, so that a head does not know the
     photographs beside which an unseen generator stands.
@@ -77,7 +67,7 @@ def unseen_scores(
         fitted = fit(arrays.take(outside), labels[outside], weights, settings)
         logits[inside] = fitted.logits(arrays.take(inside))[1]
         progress(number + 1, total)
-    return UnseenScores(logits, labels, left_out)
+    return logits
 
 
 def dealt(labels: NDArray, left_out: NDArray[np.object_], folds: int) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from item.heads.settings import HeadSettings
 from pipelines.train import unseen_sources
 from pipelines.train.job import train_head
 from pipelines.train.plan import plan_training
-from pipelines.train.unseen_sources import families, unseen_scores
+from pipelines.train.unseen_sources import families, unseen_logits
 from tests.item.heads.examples import DIFFERENCES, features_table
 from tests.pipelines.train.examples import configured
 from tests.support.feature_tables import write_features
@@ -49,11 +49,11 @@ def test_no_head_scores_a_source_that_it_was_trained_on(
 
     monkeypatch.setattr(unseen_sources, "fit", fit)
     done: list[tuple[int, int]] = []
-    scores = unseen_scores(
+    logits = unseen_logits(
         *(arrays, labels, names, names, SETTINGS, folds), lambda *told: done.append(told)
     )
     assert done == [(number + 1, trainings) for number in range(trainings)]
-    assert np.isfinite(scores.logits).all()
+    assert np.isfinite(logits).all()
     for name in np.unique(names):
         rows = [row.tobytes() for row in arrays.image[names == name]]
         without = [seen for seen in trained if not seen.intersection(rows)]
