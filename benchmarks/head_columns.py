@@ -1,6 +1,6 @@
 """Which columns and kinds of head do best on sources that they never saw.
 
-    python benchmarks/head_columns.py --features features-detection/ --features features-wild/ \\
+    python -m benchmarks.head_columns --features features-detection/ --features features-wild/ \\
         --features features-edited/
 
 Every source of photographs and every family of generators is left out in its turn
