@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from item.errors import UsageError
+from item.layers import LayerColumns
 from item.models.custom import CustomModel, check_custom, custom_revision, load_custom
 from item.models.files.source import ModelFiles, check, local_folder, resolved_revision
 from item.models.precision import Precision
@@ -69,6 +70,31 @@ class DualEncoder(Protocol):
         ...
 
 
+class LayeredEncoder(DualEncoder, Protocol):
+    """A dual encoder that also tells what its intermediate stages see; see :mod:`item.layers`."""
+
+    @property
+    def layer_columns(self) -> int:
+        """Length of what it tells."""
+        ...
+
+    def embed_with_layers(
+        self, pictures: Sequence[NDArray[np.uint8]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Embed whole pictures, and pool the stages that they pass on the way.
+
+        Parameters
+        ----------
+        pictures : sequence of uint8 RGB arrays of shape (height, width, 3), of any sizes
+
+        Returns
+        -------
+        ndarray of shape (n_pictures, dimensions), as :meth:`embed_images`, and ndarray of shape
+        (n_pictures, layer_columns), both float32.
+        """
+        ...
+
+
 class MiniClip(BaseModel):
     """The dual encoder of the ``mini`` profile."""
 
@@ -76,6 +102,8 @@ class MiniClip(BaseModel):
 
     model: Literal["mini"] = "mini"
     """Which dual encoder."""
+    layers: LayerColumns = 256
+    """Length of the column ``layers``; 0 leaves it null."""
 
 
 class OpenClip(BaseModel):
@@ -89,6 +117,8 @@ class OpenClip(BaseModel):
     """Where its files come from; ``source`` may also be a pair such as ``ViT-L-14/openai``."""
     dimensions: int = Field(ge=1)
     """Length of its embeddings: tables are planned before the model is loaded."""
+    layers: LayerColumns = 0
+    """Length of the column ``layers``; 0 leaves it null and saves a pass of the tower."""
     precision: Precision = "float32"
     """Number type that it runs in."""
     compiled: bool = False
@@ -100,6 +130,8 @@ class CustomClip(CustomModel):
 
     dimensions: int = Field(ge=1)
     """Length of its embeddings."""
+    layers: LayerColumns = 0
+    """Length of the column ``layers``, for a class that has ``embed_with_layers``."""
 
 
 Clip = Annotated[
@@ -125,14 +157,15 @@ def load_dual_encoder(
     Raises
     ------
     UsageError
-        If it is missing or damaged, or has not the ``dimensions`` that the settings say.
+        If it is missing or damaged, or has not the ``dimensions`` or ``layers`` that the settings
+        say.
     """
     encoder: DualEncoder
     match settings:
         case MiniClip():
             from item.mini.dual_encoder import MiniDualEncoder
 
-            return MiniDualEncoder()
+            return MiniDualEncoder(layer_columns=settings.layers)
         case OpenClip():
             from item.models.open_clip_encoder import OpenClipEncoder
 
@@ -143,15 +176,24 @@ def load_dual_encoder(
                 share=share,
                 allow_pickle=settings.files.allow_pickle,
                 compiled=settings.compiled,
+                layer_columns=settings.layers,
             )
         case CustomClip():
-            encoder = load_custom(
-                settings, "dimensions", "embed_images", "embed_crops", "embed_texts"
-            )
+            methods = ["dimensions", "embed_images", "embed_crops", "embed_texts"]
+            methods += ["layer_columns", "embed_with_layers"] if settings.layers else []
+            encoder = load_custom(settings, *methods)
     if encoder.dimensions != settings.dimensions:
         raise UsageError(
             f"The dual encoder has {encoder.dimensions} dimensions, not {settings.dimensions}: "
             f"set profile.clip.dimensions={encoder.dimensions}."
+        )
+    if (
+        settings.layers
+        and (given := cast(LayeredEncoder, encoder).layer_columns) != settings.layers
+    ):
+        raise UsageError(
+            f"The dual encoder gives {given} columns of layers, not {settings.layers}: set "
+            f"profile.clip.layers={given}."
         )
     return encoder
 
@@ -169,7 +211,8 @@ def dual_encoder_revision(settings: Clip) -> str:
         case MiniClip():
             from item.mini.checkpoint import revision
 
-            return f"mini@{revision('dual_encoder')}"
+            own = f"mini@{revision('dual_encoder')}"
+            return f"{own}+{revision('layers')}" if settings.layers else own
         case OpenClip():
             return resolved_revision(clip_files(settings))
         case CustomClip():
@@ -190,7 +233,32 @@ def check_dual_encoder(settings: Clip) -> None:
             backbone.weights_path()
             text_backbone.weights_folder()
             checkpoint.revision("dual_encoder")
+            checkpoint.revision("layers")
         case OpenClip():
             check(clip_files(settings))
         case CustomClip():
             check_custom(settings)
+
+
+def with_layers(
+    encoder: DualEncoder, columns: int, pictures: Sequence[NDArray[np.uint8]]
+) -> dict[str, list[NDArray[np.float32]] | list[None]]:
+    """Columns ``image_embedding`` and ``layers`` of a features table.
+
+    Parameters
+    ----------
+    encoder : of the settings; a :class:`LayeredEncoder` if ``columns`` is not 0
+    columns : the settings' ``layers``
+    pictures : n decoded pictures
+
+    Returns
+    -------
+    n unit vectors, and n vectors of ``columns`` numbers, or n times None.
+    """
+    if not columns:
+        return {
+            "image_embedding": list(encoder.embed_images(pictures)),
+            "layers": [None] * len(pictures),
+        }
+    embeddings, layers = cast(LayeredEncoder, encoder).embed_with_layers(pictures)
+    return {"image_embedding": list(embeddings), "layers": list(layers)}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from item import misalignment
 from item.boxes import Picture, Size, box_in_picture, crop, full_size_box
 from item.captioning import Captioner, first_caption, load_captioner
-from item.embedding import DualEncoder, load_dual_encoder
+from item.embedding import DualEncoder, load_dual_encoder, with_layers
 from item.grounding import PartsGrounder, load_grounder
 from item.images.decode import Decoding, decode, image_id
 from item.images.errors import ImageError
@@ -160,7 +160,7 @@ class Featurizer:
         usable = [row for row in rows if row["status"] == Status.OK]
         pixels = [row["pixels"] for row in usable]
         if usable and self.profile.embeds_only:
-            _add(usable, {"image_embedding": list(self.encoder.embed_images(pixels))})
+            _add(usable, with_layers(self.encoder, self.profile.clip.layers, pixels))
         elif usable:
             if not self.profile.captions_given:
                 _add(usable, {"caption": self.captioner.caption(pixels)})
@@ -175,9 +175,10 @@ class Featurizer:
         sizes = [(row["width"], row["height"]) for row in rows]
         objects = self.finder(pixels, sizes, captions)
         objects = objects.with_embeddings(self.encoder, self.profile.prompt, pixels, sizes)
-        images = self.encoder.embed_images(pixels)
+        seen = with_layers(self.encoder, self.profile.clip.layers, pixels)
+        images = np.array(seen["image_embedding"])
         return {
-            "image_embedding": list(images),
+            **seen,
             "parts_embedding": objects.parts_embedding,
             **misaligned(images, self.encoder.embed_texts(captions), objects),
         }

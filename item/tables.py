@@ -104,6 +104,9 @@ EMBEDDING = pa.list_(pa.float32())
 STORED_EMBEDDING = pa.list_(pa.float16())
 """The same in a table. No fixed-size list: before pyarrow 26, nothing reads one with a null row."""
 
+LAYERS = "layers"
+"""The column that is as long as the profile says, and not as the CLIP space is wide."""
+
 BOX = pa.struct([(side, pa.float32()) for side in ("x0", "y0", "x1", "y1")])
 """In pixels of the upright full-size image."""
 
@@ -176,6 +179,7 @@ FEATURES = pa.schema(
         ("parts_embedding", STORED_EMBEDDING),
         ("global_misalignment", STORED_EMBEDDING),
         ("local_misalignment", STORED_EMBEDDING),
+        ("layers", STORED_EMBEDDING),
         ("feature_set_id", pa.string()),
     ]
 )
@@ -187,7 +191,8 @@ def as_features(rows: pa.Table, dimensions: int) -> pa.Table:
 
     Parameters
     ----------
-    rows : with columns of the schema, embeddings as lists of float32; others are left out
+    rows : with columns of the schema, embeddings and layers as lists of float32; others are left
+        out
     dimensions : of the CLIP space, which is the length of every embedding
     """
     columns = [_as_feature(rows, field, dimensions) for field in FEATURES]
@@ -198,14 +203,17 @@ def _as_feature(rows: pa.Table, field: pa.Field, dimensions: int) -> pa.Array | 
     if field.name not in rows.column_names:
         return pa.nulls(len(rows), field.type)
     if field.type == STORED_EMBEDDING:
-        return _halved(rows[field.name], dimensions)
+        return _halved(rows[field.name], None if field.name == LAYERS else dimensions)
     return rows[field.name].cast(field.type)
 
 
-def _halved(column: pa.ChunkedArray, dimensions: int) -> pa.ListArray:
-    """Lists of float32, null where there is none -> the same of float16."""
+def _halved(column: pa.ChunkedArray, dimensions: int | None) -> pa.ListArray:
+    """Lists of float32, null where there is none -> the same of float16; as long as the first."""
     present = pc.is_valid(column).to_numpy(zero_copy_only=False)
-    values = column.combine_chunks().drop_null().flatten().to_numpy(zero_copy_only=False)
+    lists = column.combine_chunks().drop_null()
+    values = lists.flatten().to_numpy(zero_copy_only=False)
+    if dimensions is None:
+        dimensions = len(lists[0]) if len(lists) else 0
     if len(values) != present.sum() * dimensions:
         raise ValueError(f"embeddings are not of {dimensions} dimensions")
     ends = np.concatenate([[0], np.cumsum(present)]) * dimensions

@@ -3,6 +3,7 @@
 python jobs/models.py
 python jobs/models.py fetch --profile base --to /mnt/models
 python jobs/models.py train-mini --input flickr8k/ --output item/mini/weights
+python jobs/models.py fit-layers --input photographs/ --output item/mini/weights
 """
 
 from __future__ import annotations
@@ -222,13 +223,45 @@ def train_mini(
     say(metrics)
 
 
+@app.command()
+def fit_layers(
+    input: Annotated[list[Path], typer.Option(help="Folder of Parquet with bytes.")],
+    output: Annotated[Path, typer.Option(help="Folder for layers.safetensors.")],
+    most: Annotated[int, typer.Option(help="Pictures that are looked at, in all.", min=600)] = 6000,
+) -> None:
+    """Fit the projection of the mini profile's layers on pictures of many sources. No label is
+    looked at.
+
+    Example: python jobs/models.py fit-layers --input photographs/ --output item/mini/weights
+    """
+    from item.mini.checkpoint import save_weights
+    from item.mini.layers_fitting import fit_layers
+
+    with refusals():
+        files = [file for folder in input for file in _files(folder)]
+        rows = pa.concat_tables(pq.read_table(file, columns=["bytes"]) for file in files)
+    chosen = np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)
+    decoding = load_profile("mini").decoding
+    batches = (
+        [decode(rows["bytes"][int(row)].as_py(), decoding).pixels for row in some]
+        for some in np.array_split(chosen, len(chosen) // 50)
+    )
+    with console().status("") as status:
+        tensors = fit_layers(batches, status.update)
+    save_weights(tensors, output / "layers.safetensors")
+
+
 def _read(folder: Path) -> pa.Table:
+    return pa.concat_tables(
+        pq.read_table(file, columns=["bytes", "captions", "split"]) for file in _files(folder)
+    )
+
+
+def _files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.parquet"))
     if not files:
-        raise UsageError(f"There is no Parquet in {folder}: give the folder of Flickr8k parts.")
-    return pa.concat_tables(
-        pq.read_table(file, columns=["bytes", "captions", "split"]) for file in files
-    )
+        raise UsageError(f"There is no Parquet in {folder}: give a folder that has some.")
+    return files
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from item.boxes import Box
 from item.errors import UsageError
-from item.heads.columns import COLUMNS
+from item.heads.columns import columns_of
 from item.heads.head import Head
 from item.statistics.calibration import Abstention, Calibration, Verdict
 from item.tables import BOX, FEATURES, ErrorCode
@@ -407,7 +407,7 @@ _TEXTS = ("uri", "image_id", "caption", "digital_source_type")
 
 def _table(row: Mapping[str, Any]) -> pa.Table:
     """The one row with the columns that are looked at."""
-    needed = {"status", "error_code", "objects", *_TEXTS, *COLUMNS}
+    needed = {"status", "error_code", "objects", *_TEXTS, *columns_of(row)}
     missing = sorted(needed - {"digital_source_type"} - row.keys())
     if missing:
         raise UsageError(f"The row lacks columns of a features table: {', '.join(missing)}.")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from item.errors import UsageError
 from item.misalignment import centre, fit_regression, unexplained
+from item.tables import LAYERS, STORED_EMBEDDING
 
 Floats = NDArray[np.float32]
 
@@ -33,8 +34,14 @@ COLUMNS = (
     *LOCAL_SCALARS,
     *("width", "height", "byte_count", "jpeg_quality", "format"),
 )
-"""The columns of a features table that :meth:`FeatureArrays.of` reads."""
+"""The columns of a features table that :meth:`FeatureArrays.of` reads, beside ``layers``, which
+tables have since there are layers."""
 FORMATS = ("jpeg", "png", "webp", "gif")
+
+
+def columns_of(names: Iterable[str]) -> tuple[str, ...]:
+    """What :meth:`FeatureArrays.of` reads of a table with columns of these names."""
+    return (*COLUMNS, LAYERS) if LAYERS in names else COLUMNS
 
 
 class Level(StrEnum):
@@ -69,6 +76,10 @@ class Group(StrEnum):
     LOCAL_SIMILARITIES = "local_similarities"
     """Pooled o_k . w_k, the count, the ungrounded fraction, and whether there is any grounded
     object: 7 columns."""
+    LAYERS = "layers"
+    """What the vision tower's stages see (:mod:`item.layers`): as many columns as the profile
+    says. They keep their proportions: their directions come in the order of their variance, and
+    those of little variance count little."""
     SHORTCUT = "shortcut"
     """What a detector must not need: size, bytes, bytes a pixel, format, JPEG quality. Only for
     the control that shows how much of a result they would explain."""
@@ -97,16 +108,21 @@ class FeatureArrays:
     """(n, 6), in the order of ``LOCAL_SCALARS``."""
     shortcut: Floats
     """(n, 9)"""
+    layers: Floats
+    """(n, layers), without columns where the profile keeps none."""
 
     @classmethod
-    def of(cls, table: pa.Table, dimensions: int | None = None) -> FeatureArrays:
-        """From a features table with ``COLUMNS``.
+    def of(
+        cls, table: pa.Table, dimensions: int | None = None, layers: int | None = None
+    ) -> FeatureArrays:
+        """From a features table with ``COLUMNS`` and perhaps ``layers``.
 
         Parameters
         ----------
         table : n rows, all of status ``ok``. NaN and null in a scalar stay NaN, a missing
             embedding becomes NaN; :meth:`complete` finds such rows.
         dimensions : of the embeddings; as the rows have it if None
+        layers : how many numbers the column ``layers`` holds; as the rows have it if None
 
         Raises
         ------
@@ -117,6 +133,9 @@ class FeatureArrays:
             found = (embedding_dimensions(table[name]) for name in EMBEDDINGS)
             dimensions = next((size for size in found if size is not None), 0)
         image, parts, difference, local = (_matrix(table[name], dimensions) for name in EMBEDDINGS)
+        of_layers = _layers(table)
+        if layers is None:
+            layers = embedding_dimensions(of_layers) or 0
         return cls(
             image=image,
             caption=image - difference,
@@ -125,10 +144,21 @@ class FeatureArrays:
             global_similarity=_vector(table["global_similarity"]),
             local_scalars=np.column_stack([_vector(table[name]) for name in LOCAL_SCALARS]),
             shortcut=_shortcut(table),
+            layers=_matrix(of_layers, layers) if layers else np.zeros((len(table), 0), np.float32),
         )
 
     def __len__(self) -> int:
         return len(self.image)
+
+    @property
+    def dimensions(self) -> int:
+        """Length of the embeddings."""
+        return self.image.shape[1]
+
+    @property
+    def layer_columns(self) -> int:
+        """Length of the layers."""
+        return self.layers.shape[1]
 
     def take(self, rows: NDArray) -> FeatureArrays:
         """The given rows, by index (k,) or mask (n,)."""
@@ -138,7 +168,7 @@ class FeatureArrays:
 
     def complete(self) -> NDArray[np.bool_]:
         """(n,) whether every number that a head may use is finite."""
-        wide = (self.image, self.caption, self.parts, self.local_misalignment)
+        wide = (self.image, self.caption, self.parts, self.local_misalignment, self.layers)
         whole = np.isfinite(self.global_similarity)
         for array in (*wide, self.local_scalars):
             whole &= np.isfinite(array).all(axis=1)
@@ -233,7 +263,11 @@ def fit_statistics(
     deviation = columns.std(axis=0)
     scale = np.where(deviation > 1e-6, deviation, 1).astype(np.float32)
     whitening = NO_MATRIX
-    wide = _wide(groups, arrays.image.shape[1])
+    widths_of = (arrays.dimensions, arrays.layer_columns)
+    layers = np.repeat([group == Group.LAYERS for group in groups], widths(groups, *widths_of))
+    if layers.any():
+        scale[layers] = np.sqrt(np.square(deviation[layers]).mean()) or 1
+    wide = _wide(groups, *widths_of)
     if whitened and wide.any():
         whitening = _whitening(columns[real][:, wide])
         scale[wide] = 1
@@ -257,7 +291,7 @@ def features(arrays: FeatureArrays, groups: Sequence[Group], statistics: Statist
     raw = raw_features(arrays, groups, statistics)
     columns = (raw - statistics.mean) / statistics.scale
     if len(statistics.whitening):
-        wide = _wide(groups, arrays.image.shape[1])
+        wide = _wide(groups, arrays.dimensions, arrays.layer_columns)
         # In float64: in float32 a row's last bits would depend on the rows beside it.
         columns[:, wide] = columns[:, wide].astype(np.float64) @ statistics.whitening
     return columns
@@ -290,6 +324,7 @@ def raw_features(arrays: FeatureArrays, groups: Sequence[Group], statistics: Sta
         ),
         Group.LOCAL_MISALIGNMENT: lambda: arrays.local_misalignment,
         Group.LOCAL_SIMILARITIES: lambda: _local_similarities(arrays),
+        Group.LAYERS: lambda: arrays.layers,
         Group.SHORTCUT: lambda: arrays.shortcut,
     }
     return np.concatenate([makers[group]() for group in groups], axis=1).astype(np.float32)
@@ -299,21 +334,22 @@ NARROW = {Group.GLOBAL_SIMILARITY: 1, Group.LOCAL_SIMILARITIES: 7, Group.SHORTCU
 """Number of columns of the groups that are not as wide as an embedding."""
 
 
-def widths(groups: Sequence[Group], dimensions: int) -> list[int]:
-    """Number of columns of each group in a space of ``dimensions``."""
-    return [NARROW.get(group, dimensions) for group in groups]
+def widths(groups: Sequence[Group], dimensions: int, layers: int) -> list[int]:
+    """Number of columns of each group in a space of ``dimensions``, with so many ``layers``."""
+    other = {**NARROW, Group.LAYERS: layers}
+    return [other.get(group, dimensions) for group in groups]
 
 
-def local_columns(groups: Sequence[Group], dimensions: int) -> NDArray[np.bool_]:
+def local_columns(groups: Sequence[Group], dimensions: int, layers: int) -> NDArray[np.bool_]:
     """(columns,) which of a head's columns speak of objects."""
     of = [group.level == Level.LOCAL for group in groups]
-    return np.repeat(of, widths(groups, dimensions))
+    return np.repeat(of, widths(groups, dimensions, layers))
 
 
-def _wide(groups: Sequence[Group], dimensions: int) -> NDArray[np.bool_]:
+def _wide(groups: Sequence[Group], dimensions: int, layers: int) -> NDArray[np.bool_]:
     """(columns,) which columns belong to groups of d columns."""
-    each = widths(groups, dimensions)
-    return np.repeat([group not in NARROW for group in groups], each)
+    of = [group not in NARROW and group != Group.LAYERS for group in groups]
+    return np.repeat(of, widths(groups, dimensions, layers))
 
 
 def _whitening(rows: Floats) -> Floats:
@@ -350,6 +386,12 @@ def _shortcut(table: pa.Table) -> Floats:
     return np.nan_to_num(np.column_stack(columns).astype(np.float32), posinf=0.0, neginf=0.0)
 
 
+def _layers(table: pa.Table) -> pa.ChunkedArray:
+    if LAYERS in table.column_names:
+        return table[LAYERS]
+    return pa.chunked_array([pa.nulls(len(table), STORED_EMBEDDING)])
+
+
 def embedding_dimensions(column: pa.ChunkedArray) -> int | None:
     """How long the embeddings of a column are, by its type or its first; None if there is none."""
     if pa.types.is_fixed_size_list(column.type):
@@ -368,8 +410,8 @@ def _matrix(column: pa.ChunkedArray, dimensions: int) -> Floats:
     lengths = {size for one in lists for size in pc.unique(pc.list_value_length(one)).to_pylist()}
     if others := sorted(lengths - {dimensions}):
         raise UsageError(
-            f"The features hold an embedding of {others[0]} dimensions among embeddings of "
-            f"{dimensions} dimensions: featurize all images with one profile."
+            f"The features hold a vector of {others[0]} dimensions among vectors of {dimensions} "
+            "dimensions: featurize all images with one profile."
         )
     values = [one.flatten().to_numpy(zero_copy_only=False) for one in lists]
     if present.any():

@@ -55,6 +55,7 @@ class Fitted:
         cls,
         settings: HeadSettings,
         dimensions: int,
+        layers: int,
         tensors: Mapping[str, NDArray],
         texts: Mapping[str, str],
     ) -> Fitted:
@@ -66,10 +67,10 @@ class Fitted:
             If something is missing or has another shape than the settings ask for.
         """
         statistics = Statistics.from_tensors(_below("statistics.", tensors))
-        columns = sum(widths(settings.groups, dimensions))
+        columns = sum(widths(settings.groups, dimensions, layers))
         if not len(statistics.mean) == len(statistics.scale) == columns:
             raise ValueError(f"the statistics are not those of {columns} columns")
-        local = local_columns(settings.groups, dimensions)
+        local = local_columns(settings.groups, dimensions, layers)
         weights = _below("model.", tensors)
         model: Model
         match settings.kind:

@@ -79,7 +79,7 @@ def fit(
         arrays, labels, settings.groups, settings.centred, settings.whitened
     )
     columns = features(arrays, settings.groups, statistics)
-    local = local_columns(settings.groups, arrays.image.shape[1])
+    local = local_columns(settings.groups, arrays.dimensions, arrays.layer_columns)
     held_out = None
     if validation is not None:
         held_out = validation_rows(validation[0], validation[1], settings, statistics)

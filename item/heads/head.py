@@ -85,6 +85,8 @@ class Description(BaseModel):
     schema_version: int = SCHEMA_VERSION
     dimensions: int = Field(ge=1)
     """Length of the embeddings in the feature set."""
+    layers: int = Field(default=0, ge=0)
+    """Length of its layers."""
     settings: HeadSettings
     calibration: Calibration
     operating_points: OperatingPoints
@@ -166,7 +168,7 @@ class Head:
         Parameters
         ----------
         table : with ``status``, ``caption`` and the columns of
-            :data:`item.heads.columns.COLUMNS`
+            :data:`item.heads.columns.COLUMNS`, and ``layers`` if the head was trained on them
 
         Returns
         -------
@@ -176,7 +178,8 @@ class Head:
         """
         table = typed(table)
         rows = np.flatnonzero(pc.equal(table["status"], Status.OK).to_numpy())
-        arrays = FeatureArrays.of(table.take(rows), self.description.dimensions)
+        lengths = self.description.dimensions, self.description.layers
+        arrays = FeatureArrays.of(table.take(rows), *lengths)
         whole = arrays.complete()
         rows, arrays = rows[whole], arrays.take(whole)
         logits = np.full((2, len(table)), np.nan)
@@ -256,7 +259,11 @@ class Head:
             tensors = load(files.pop(TENSORS))
             texts = {name: data.decode() for name, data in files.items()}
             fitted = Fitted.from_tensors(
-                description.settings, description.dimensions, tensors, texts
+                description.settings,
+                description.dimensions,
+                description.layers,
+                tensors,
+                texts,
             )
             prefix = "familiarity."
             familiarity = Familiarity.from_tensors(

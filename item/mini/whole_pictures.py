@@ -1,4 +1,4 @@
-"""Feature maps of whole pictures: captioner and dual encoder read the same ones."""
+"""What the backbone sees of whole pictures: captioner and dual encoder read the same."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from item.mini.backbone import Backbone, feature_maps
+from item.layers import centre_crop
+from item.mini.backbone import Backbone, maps_with_layers
 
 SIDE = 224
 BATCH = 4
 """Larger batches are slower: their layers' outputs leave the cache of a core."""
 KEPT = 256
-"""Maps that are remembered, of 63 kB each: those of a few batches of a worker."""
+"""Pictures whose maps are remembered, 70 kB each: those of a few batches of a worker."""
 
 
 class WholePictures:
@@ -31,27 +32,46 @@ class WholePictures:
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
-        self._known: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[Tensor, Tensor]] = OrderedDict()
 
-    @torch.inference_mode()
     def maps(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Pictures (h, w, 3) of any sizes -> maps (n, 320, 7, 7)."""
-        names = [_name(picture) for picture in pictures]
-        named = zip(names, pictures, strict=True)
-        new = {name: picture for name, picture in named if name not in self._known}
-        fresh = feature_maps(self.backbone, list(new.values()), SIDE, BATCH)
-        maps = {name: self._known[name] for name in names if name not in new}
-        maps |= dict(zip(new, fresh, strict=True))
-        for name, known in maps.items():
-            self._known[name] = known
-            self._known.move_to_end(name)
-        while len(self._known) > KEPT:
-            self._known.popitem(last=False)
-        return torch.stack([maps[name] for name in names]) if names else fresh
+        return self._seen(pictures)[0]
+
+    @torch.inference_mode()
+    def layers(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Pooled stages of the squashed pictures and of their centre crops, (n, 2 * ``POOLED``).
+
+        Parameters
+        ----------
+        pictures : n arrays of shape (h, w, 3), of any sizes; see :mod:`item.layers`
+        """
+        crops = [centre_crop(picture, SIDE) for picture in pictures]
+        _, cropped = maps_with_layers(self.backbone, crops, SIDE, BATCH)
+        return torch.cat([self._seen(pictures)[1], cropped], dim=1)
 
     def forget(self) -> None:
         """Compute everything anew from here on."""
         self._known.clear()
+
+    @torch.inference_mode()
+    def _seen(self, pictures: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
+        """Maps and pooled stages (n, ``POOLED``) of squashed pictures."""
+        if not pictures:
+            return maps_with_layers(self.backbone, [], SIDE, BATCH)
+        names = [_name(picture) for picture in pictures]
+        named = zip(names, pictures, strict=True)
+        new = {name: picture for name, picture in named if name not in self._known}
+        fresh = maps_with_layers(self.backbone, list(new.values()), SIDE, BATCH)
+        seen = {name: self._known[name] for name in names if name not in new}
+        seen |= dict(zip(new, zip(*fresh, strict=True), strict=True))
+        for name, known in seen.items():
+            self._known[name] = known
+            self._known.move_to_end(name)
+        while len(self._known) > KEPT:
+            self._known.popitem(last=False)
+        maps, layers = zip(*(seen[name] for name in names), strict=True)
+        return torch.stack(maps), torch.stack(layers)
 
 
 @lru_cache(maxsize=1)

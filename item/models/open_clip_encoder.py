@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from item.errors import UsageError
+from item.layers import centre_crop, random_projection
 from item.models.batching import Batches, automatic_size, device, dtype
 from item.models.open_clip_files import (
     empty_model,
@@ -31,6 +32,7 @@ from item.models.open_clip_files import (
     read_tokenizer,
     weights_file,
 )
+from item.models.open_clip_layers import LayeredTower
 from item.models.precision import Precision
 
 CHARACTERS_A_TOKEN = 32
@@ -59,6 +61,8 @@ class OpenClipEncoder:
     allow_pickle : whether weights may be read from a pickle, without running its code
     compiled : whether the towers pass through torch.compile; batches are then filled up to
         ``batch_size``, so that each tower is compiled once
+    layer_columns : to which :func:`item.layers.random_projection` brings what the image tower's
+        blocks or stages see; 0 for none
 
     Raises
     ------
@@ -75,6 +79,7 @@ class OpenClipEncoder:
         share: float = 1.0,
         allow_pickle: bool = False,
         compiled: bool = False,
+        layer_columns: int = 0,
     ) -> None:
         config = read_config(folder)
         weights = weights_file(folder, allow_pickle)
@@ -87,6 +92,9 @@ class OpenClipEncoder:
         load_weights(model, weights)
         self.model = model.eval().requires_grad_(False).to(self.device, dtype(precision))
         self.model.visual.to(memory_format=torch.channels_last)
+        self.layer_columns = layer_columns
+        self._tower = LayeredTower(self.model.visual) if layer_columns else None
+        self._projection: Tensor | None = None
         self.compiled = compiled
         self.height, self.width = _pair(self.model.visual.image_size)
         self._causal = _causal_mask(self.model)
@@ -113,7 +121,20 @@ class OpenClipEncoder:
 
     def embed_images(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Pictures (h, w, 3) of any sizes -> unit rows (n, dimensions)."""
-        return self._collected(self._images(pictures))
+        return self._collected(self._images(pictures))[:, : self.dimensions]
+
+    def embed_with_layers(
+        self, pictures: Sequence[NDArray[np.uint8]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Pictures (h, w, 3) of any sizes -> unit rows (n, dimensions), layers (n, columns).
+
+        Half of the columns are those of the pictures, half those of their centre crops.
+        """
+        crops = [centre_crop(picture, max(self.height, self.width)) for picture in pictures]
+        rows = self._collected(self._images([*pictures, *crops]))
+        embeddings, layers = rows[: len(pictures), : self.dimensions], rows[:, self.dimensions :]
+        both = np.concatenate([layers[: len(pictures)], layers[len(pictures) :]], axis=1)
+        return embeddings, both[:, : self.layer_columns]
 
     def embed_crops(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Parts of pictures (h, w, 3) -> unit rows (n, dimensions) in the same space."""
@@ -123,7 +144,7 @@ class OpenClipEncoder:
         """Texts, each cut where the context ends -> unit rows (n, dimensions)."""
         distinct = {text: place for place, text in enumerate(dict.fromkeys(texts))}
         if not distinct:
-            return self._collected([])
+            return np.zeros((0, self.dimensions), np.float32)
         tokens = self._tokens(list(distinct))
         longest_first = self._lengths(tokens).argsort(descending=True, stable=True)
         rows = self._collected(self._texts(tokens[longest_first]))
@@ -140,7 +161,20 @@ class OpenClipEncoder:
             pass
         on_device = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         images = ((on_device - self._mean) / self._std).to(dtype(self.precision))
-        return self._unit(self.model.encode_image(images, normalize=False), len(pictures))
+        if self._tower is None:
+            return self._unit(self.model.encode_image(images, normalize=False), len(pictures))
+        self._tower.forget()
+        embeddings = normalize(self.model.encode_image(images, normalize=False).float(), dim=1)
+        rows = torch.cat([embeddings, self._projected(self._tower.pooled())], dim=1)
+        return rows[: len(pictures)].unbind()
+
+    def _projected(self, pooled: Tensor) -> Tensor:
+        """Pooled blocks (n, numbers) -> (n, half of the columns)."""
+        if self._projection is None:
+            half = (self.layer_columns + 1) // 2
+            signs = random_projection(pooled.shape[1], half)
+            self._projection = torch.from_numpy(signs).to(self.device)
+        return pooled @ self._projection
 
     @torch.inference_mode()
     def _text_rows(self, tokens: Tensor) -> Sequence[Tensor]:
@@ -166,7 +200,8 @@ class OpenClipEncoder:
 
     def _collected(self, rows: Sequence[Tensor]) -> NDArray[np.float32]:
         if not rows:
-            return np.zeros((0, self.dimensions), np.float32)
+            half = (self.layer_columns + 1) // 2
+            return np.zeros((0, self.dimensions + half), np.float32)
         found = torch.stack(list(rows)).cpu().numpy()
         if not np.isfinite(found).all():
             raise UsageError(

@@ -226,6 +226,8 @@ class Profile(BaseModel):
         """Name and digest of all that shapes features: tables with the same id may be mixed."""
         settings = self.model_dump(mode="json", exclude=SHAPES_NOTHING)
         settings["decoding"]["formats"] = FIRST_FORMATS
+        if not self.clip.layers:  # profiles from before there were layers keep their ids
+            del settings["clip"]["layers"]
         content = {
             "schema": SCHEMA_VERSION,
             "method": METHOD_VERSION,

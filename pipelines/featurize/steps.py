@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from item.boxes import Size
 from item.captioning import first_caption, load_captioner
-from item.embedding import DualEncoder, load_dual_encoder
+from item.embedding import DualEncoder, load_dual_encoder, with_layers
 from item.errors import UsageError
 from item.featurizing import FoundObjects, ObjectFinder, misaligned, read_file
 from item.images.decode import image_id
@@ -236,7 +236,7 @@ class FindObjects(Stage):
 
 
 class Embed(Stage):
-    """Pictures and captions to unit vectors of one space.
+    """Pictures and captions to unit vectors of one space, and what the tower's stages saw.
 
     Crops and phrases too, where the grounder has not embedded them already.
     """
@@ -247,6 +247,7 @@ class Embed(Stage):
     )
     outputs: ClassVar[Mapping[str, pa.DataType]] = {
         "image_embedding": EMBEDDING,
+        "layers": EMBEDDING,
         "caption_embedding": EMBEDDING,
         "crop_embeddings": EMBEDDINGS,
         "phrase_embeddings": EMBEDDINGS,
@@ -270,7 +271,7 @@ class Embed(Stage):
             self.encoder, self.profile.prompt, images, sizes(columns)
         )
         return {
-            "image_embedding": list(self.encoder.embed_images(images)),
+            **with_layers(self.encoder, self.profile.clip.layers, images),
             "caption_embedding": list(self.encoder.embed_texts(columns["caption"])),
             "crop_embeddings": objects.crop_embeddings,
             "phrase_embeddings": objects.phrase_embeddings,
@@ -278,10 +279,13 @@ class Embed(Stage):
 
 
 class EmbedImages(Stage):
-    """Pictures to unit vectors, for tables that hold nothing else of the method."""
+    """Pictures to unit vectors and layers, for tables that hold nothing else of the method."""
 
     inputs: ClassVar = ("pixels", "pixel_rows")
-    outputs: ClassVar[Mapping[str, pa.DataType]] = {"image_embedding": EMBEDDING}
+    outputs: ClassVar[Mapping[str, pa.DataType]] = {
+        "image_embedding": EMBEDDING,
+        "layers": EMBEDDING,
+    }
     drops: ClassVar = ("pixels", "pixel_rows", "captions")
 
     def __init__(self, profile: Profile) -> None:
@@ -296,7 +300,7 @@ class EmbedImages(Stage):
         return _halvings(self.encoder)
 
     def process(self, columns: Columns) -> Columns:
-        return {"image_embedding": list(self.encoder.embed_images(pictures(columns)))}
+        return {**with_layers(self.encoder, self.profile.clip.layers, pictures(columns))}
 
 
 class Misalign(Stage):

@@ -30,7 +30,7 @@ from item.errors import MachineError, UsageError
 from item.explanation.sentences import explanations, weakest_objects
 from item.heads.columns import COLUMNS as HEAD_COLUMNS
 from item.heads.head import Head
-from item.tables import SCHEMA_VERSION, SCORES, decoded, encoded, typed
+from item.tables import LAYERS, SCHEMA_VERSION, SCORES, decoded, encoded, typed
 from item.version import __version__
 from pipelines.runtime.memory import PeakMemory
 from pipelines.runtime.progress import Progress, Tally, tell_retries
@@ -345,7 +345,8 @@ class Score:
         fs, folder = filesystem(self.configuration.input, storage)
         with fs.open(posixpath.join(folder, piece.path), "rb") as file:
             parquet = pq.ParquetFile(file)
-            own = [name for name in ("digital_source_type",) if name in parquet.schema_arrow.names]
+            there = parquet.schema_arrow.names
+            own = [name for name in ("digital_source_type", LAYERS) if name in there]
             rows = parquet.iter_batches(
                 self.configuration.rows_per_batch, list(piece.groups), [*COLUMNS, *own]
             )

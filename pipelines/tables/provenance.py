@@ -32,6 +32,7 @@ def provenance(profile: Profile, run_id: str, perturbation: str = NONE) -> dict[
             "keys_version": KEYS_VERSION,
             "feature_set_id": profile.feature_set_id(),
             "dimensions": profile.dimensions,
+            "layers": profile.clip.layers,
             "profile": profile.name,
             "models": profile.revisions(),
             "decoding": profile.decoding.model_dump(mode="json"),

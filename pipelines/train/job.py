@@ -79,6 +79,7 @@ def train_head(plan: TrainingPlan) -> dict[str, Any]:
     description = Description(
         feature_set_id=rows.feature_set_id,
         dimensions=rows.dimensions,
+        layers=rows.layers,
         settings=configuration.head,
         calibration=calibration,
         operating_points=configuration.operating_points,
@@ -233,7 +234,7 @@ def _fit_in_ray(
     )
     with TrainingProgress(bulletin):
         data = training_dataset(rows, training, weights, head, statistics)
-        trained = train(data, validation, head, rows.dimensions, workers, bulletin)
+        trained = train(data, validation, head, (rows.dimensions, rows.layers), workers, bulletin)
     facts = {
         "workers": configuration.workers,
         "starts": trained.starts,

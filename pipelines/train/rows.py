@@ -16,8 +16,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from item.errors import UsageError
-from item.heads.columns import COLUMNS, FeatureArrays, embedding_dimensions
-from item.tables import SCHEMA_VERSION, Status, decoded, typed
+from item.heads.columns import COLUMNS, FeatureArrays, columns_of, embedding_dimensions
+from item.tables import LAYERS, SCHEMA_VERSION, Status, decoded, typed
 from pipelines.storage.access import Storage, filesystem
 from pipelines.storage.urls import redact
 from pipelines.tables.columns import as_text, check_distinct
@@ -38,11 +38,13 @@ class Fragment:
     row_group: int
     rows: int
 
-    def read(self, storage: Storage, columns: Iterable[str]) -> pa.Table:
-        """Some of its columns."""
+    def read(self, storage: Storage, columns: Iterable[str] = ()) -> pa.Table:
+        """What a head looks at, and some columns beside it."""
         fs, path = filesystem(self.url, storage)
         with fs.open(path, "rb") as file:
-            return typed(pq.ParquetFile(file).read_row_group(self.row_group, list(columns)))
+            parquet = pq.ParquetFile(file)
+            names = dict.fromkeys([*columns, *columns_of(parquet.schema_arrow.names)])
+            return typed(parquet.read_row_group(self.row_group, list(names)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,7 @@ class LabelledRows:
     """Number of the group; a split never divides one."""
     feature_set_id: str
     dimensions: int
+    layers: int
     storage: Storage
     left_out: dict[str, int] = field(default_factory=dict)
     """Rows that cannot be learned from, by reason."""
@@ -152,7 +155,7 @@ def counted_origins(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 def fragment_arrays(fragment: Fragment, places: Indices, storage: Storage) -> FeatureArrays:
     """Features of some rows of a fragment."""
-    return FeatureArrays.of(fragment.read(storage, COLUMNS).take(places))
+    return FeatureArrays.of(fragment.read(storage).take(places))
 
 
 def read_labelled(
@@ -187,7 +190,7 @@ def read_labelled(
     files = [(path, url) for path in paths for url in _files(path, storage)]
     own_column = group_column if metadata is None else None
     beside = None if labels is None else Labels.read(labels, storage)
-    feature_set_id, dimensions, fragments = _fragments(files, storage, own_column)
+    feature_set_id, (dimensions, layers), fragments = _fragments(files, storage, own_column)
     tables = [
         _checked(number, fragment, storage, own_column, beside)
         for number, fragment in enumerate(fragments)
@@ -226,6 +229,7 @@ def read_labelled(
         groups=_group_numbers(keys),
         feature_set_id=feature_set_id,
         dimensions=dimensions,
+        layers=layers,
         storage=storage,
         left_out={reason: number for reason, number in left_out.items() if number},
         notes=tuple(notes),
@@ -241,9 +245,13 @@ def _files(path: str, storage: Storage) -> list[str]:
 
 def _fragments(
     files: Sequence[tuple[str, str]], storage: Storage, column: str | None
-) -> tuple[str, int, list[Fragment]]:
-    """Feature set, dimensions and row groups of files; UsageError unless they fit together."""
+) -> tuple[str, tuple[int, int], list[Fragment]]:
+    """Feature set, lengths of embeddings and of layers, and row groups of files.
+
+    UsageError unless they fit together.
+    """
     tables: dict[tuple[str, int | None], str] = {}
+    layers = 0
     fragments = []
     for path, url in files:
         fs, inner = filesystem(url, storage)
@@ -252,7 +260,8 @@ def _fragments(
                 about = pq.ParquetFile(file)
                 feature_set_id = _feature_set(about, path, column)
                 schema, groups = about.schema_arrow, about.metadata
-                size = decoded(schema.metadata).get("dimensions") or _dimensions(about)
+                size = decoded(schema.metadata).get("dimensions") or _length(about)
+                layers = max(layers, _length(about, LAYERS) or 0)
             except (pa.ArrowInvalid, ValueError):
                 raise UsageError(f"{redact(url)} is not readable as Parquet.") from None
         tables.setdefault((feature_set_id, size), path)
@@ -267,7 +276,8 @@ def _fragments(
             f"The tables hold different feature sets, {sets}: featurize all images with one "
             "profile."
         )
-    return feature_sets.pop(), max((size for size in sizes if size), default=0), fragments
+    dimensions = max((size for size in sizes if size), default=0)
+    return feature_sets.pop(), (dimensions, layers), fragments
 
 
 def _feature_set(parquet: pq.ParquetFile, path: str, column: str | None) -> str:
@@ -301,9 +311,11 @@ def _feature_set(parquet: pq.ParquetFile, path: str, column: str | None) -> str:
     return feature_set_id
 
 
-def _dimensions(parquet: pq.ParquetFile) -> int | None:
-    """How long a file's embeddings are; None if it holds none."""
-    for batch in parquet.iter_batches(256, columns=["image_embedding"]):
+def _length(parquet: pq.ParquetFile, column: str = "image_embedding") -> int | None:
+    """How long the vectors of a file's column are; None if it holds none."""
+    if column not in parquet.schema_arrow.names:
+        return None
+    for batch in parquet.iter_batches(256, columns=[column]):
         found = embedding_dimensions(pa.chunked_array([batch.column(0)]))
         if found is not None:
             return found
@@ -315,7 +327,7 @@ def _checked(
 ) -> pa.Table:
     """Keys of a fragment's rows; UsageError if a usable one has features that are no numbers."""
     own = [column] if column is not None and column not in KEYS else []
-    table = fragment.read(storage, dict.fromkeys([*KEYS, *COLUMNS, *own]))
+    table = fragment.read(storage, [*KEYS, *own])
     place = table.column_names.index("label")
     table = table.set_column(place, "label", as_labels(table["label"], fragment.url))
     if labels is not None:

@@ -167,7 +167,7 @@ def train(
     data: Dataset,
     validation: tuple[NDArray, NDArray, NDArray],
     settings: HeadSettings,
-    dimensions: int,
+    lengths: tuple[int, int],
     workers: Workers,
     bulletin: Any,
 ) -> Trained:
@@ -180,12 +180,12 @@ def train(
     ----------
     data : from :func:`training_dataset`
     validation : columns, labels and weights of the rows that end the training
-    dimensions : of the embeddings
+    lengths : of the embeddings and of the layers
     bulletin : handle of a :class:`pipelines.train.progress.Bulletin`
     """
     # A report of an epoch waits until Ray Train looks, by itself every two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
-    local = local_columns(settings.groups, dimensions)
+    local = local_columns(settings.groups, *lengths)
     config = {
         "settings": settings,
         "local": local,

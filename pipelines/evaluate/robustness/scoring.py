@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from item.errors import UsageError
-from item.heads.columns import COLUMNS
+from item.heads.columns import columns_of
 from item.heads.head import Head
 from item.statistics.calibration import Verdict
 from item.statistics.metrics import auroc, cluster_weights, interval, weighted_auroc
@@ -32,13 +32,14 @@ def score_table(table: FeatureTable, head: Head, labels: Labels | None = None) -
     UsageError
         If the table is of another feature set than the head.
     """
-    columns = list(dict.fromkeys(["uri", "image_id", "status", "caption", *ORIGIN, *COLUMNS]))
+    columns = ["uri", "image_id", "status", "caption", *ORIGIN]
     frames = []
     for path in table.published():
         with table.fs.open(posixpath.join(table.path, path), "rb") as file:
             parquet = pq.ParquetFile(file)
             head.check_feature_set(feature_set_in(parquet))
-            part = parquet.read(columns=columns)
+            seen = columns_of(parquet.schema_arrow.names)
+            part = parquet.read(columns=list(dict.fromkeys([*columns, *seen])))
         if labels is not None:
             part = labels.applied(part)
         scores = head.score(part)
