@@ -12,6 +12,7 @@ from item.heads.columns import FeatureArrays, Group
 from item.tables import FEATURES, STORED_EMBEDDING
 
 DIMENSIONS = 8
+LAYERS = 3
 FEATURE_SET = "toy-0123456789ab"
 DIFFERENCES = (
     *(Group.GLOBAL_MISALIGNMENT, Group.GLOBAL_SIMILARITY),
@@ -55,6 +56,7 @@ def features_table(
         "image_embedding": image,
         "global_misalignment": image - caption,
         "local_misalignment": local,
+        "layers": rng.normal(size=(rows, LAYERS)),
         "parts_embedding": _unit(image + rng.normal(scale=0.1, size=image.shape)),
     }
     for name in ("min", "mean", "max", "std"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -13,6 +15,7 @@ from item.heads.columns import (
     Group,
     Level,
     Statistics,
+    columns_of,
     features,
     fit_statistics,
     local_columns,
@@ -20,7 +23,7 @@ from item.heads.columns import (
     widths,
 )
 from item.misalignment import centre
-from tests.item.heads.examples import DIMENSIONS, features_table, labelled
+from tests.item.heads.examples import DIMENSIONS, LAYERS, features_table, labelled
 
 EVERY = tuple(Group)
 
@@ -47,6 +50,34 @@ def test_caption_is_taken_from_image_and_misalignment() -> None:
     np.testing.assert_allclose(arrays.image - arrays.caption, difference, atol=1e-6)
 
 
+def test_layers_keep_their_proportions() -> None:
+    arrays, labels = labelled(50)
+    np.testing.assert_array_equal(plain(arrays, Group.LAYERS), arrays.layers)
+    stretched = replace(arrays, layers=arrays.layers * np.array([4, 2, 1], np.float32))
+    for whitened in (False, True):
+        statistics = fit_statistics(stretched, labels, (Group.LAYERS,), False, whitened)
+        columns = features(stretched, (Group.LAYERS,), statistics)
+        ratio = columns.std(axis=0) / stretched.layers.std(axis=0)
+        np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
+        assert np.square(columns).mean() == pytest.approx(1, rel=1e-3)
+
+
+def test_tables_from_before_there_were_layers_are_read() -> None:
+    table = features_table(20).drop_columns(["layers"])
+    arrays = FeatureArrays.of(table)
+    assert arrays.layers.shape == (20, 0) and arrays.complete().all()
+    assert columns_of(table.column_names) == columns_of(features_table(1).column_names)[:-1]
+
+
+def test_rows_without_the_layers_that_the_others_have_are_not_complete() -> None:
+    layers = [[0.0, 1.0, 2.0]] * 3 + [None]
+    assert FeatureArrays.of(features_table(4, layers=layers)).complete().tolist() == [True] * 3 + [
+        False
+    ]
+    nothing = FeatureArrays.of(features_table(4, layers=[None] * 4), layers=3)
+    assert not nothing.complete().any()
+
+
 def test_pictures_without_a_grounded_object_say_so() -> None:
     arrays, _ = labelled(30)
     some = plain(arrays, Group.LOCAL_SIMILARITIES)[:, -1]
@@ -70,7 +101,7 @@ def test_columns_stand_as_widths_say(centred: bool, whitened: bool) -> None:
     arrays, labels = labelled(60)
     statistics = fit_statistics(arrays, labels, EVERY, centred, whitened)
     columns = features(arrays, EVERY, statistics)
-    assert columns.shape == (60, sum(widths(EVERY, DIMENSIONS)))
+    assert columns.shape == (60, sum(widths(EVERY, DIMENSIONS, LAYERS)))
     assert np.isfinite(columns).all() and columns.dtype == np.float32
     again = Statistics.from_tensors(statistics.tensors())
     np.testing.assert_array_equal(features(arrays, EVERY, again), columns)
@@ -78,7 +109,7 @@ def test_columns_stand_as_widths_say(centred: bool, whitened: bool) -> None:
 
 def test_local_columns_are_those_of_parts_and_objects() -> None:
     groups = (Group.LOCAL_SIMILARITIES, Group.IMAGE, Group.PARTS)
-    local = local_columns(groups, 4)
+    local = local_columns(groups, 4, 3)
     assert local.tolist() == [True] * 7 + [False] * 4 + [True] * 4
     assert {group for group in Group if group.level == Level.LOCAL} == {
         *(Group.PARTS, Group.LOCAL_RESIDUAL, Group.LOCAL_MISALIGNMENT, Group.LOCAL_SIMILARITIES)
@@ -184,9 +215,9 @@ def test_an_embedding_of_other_dimensions_is_refused(row: int) -> None:
     place = table.column_names.index("parts_embedding")
     column = pa.array(values, pa.list_(pa.float16()))
     table = table.set_column(place, "parts_embedding", column)
-    with pytest.raises(UsageError, match=r"an embedding of 3 dimensions among .* 8 dimensions"):
+    with pytest.raises(UsageError, match=r"a vector of 3 dimensions among .* 8 dimensions"):
         FeatureArrays.of(table)
-    with pytest.raises(UsageError, match=r"an embedding of 8 dimensions among .* 4 dimensions"):
+    with pytest.raises(UsageError, match=r"a vector of 8 dimensions among .* 4 dimensions"):
         FeatureArrays.of(features_table(4), dimensions=4)
 
 

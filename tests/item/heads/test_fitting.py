@@ -11,7 +11,7 @@ from item.heads.fitted import Fitted
 from item.heads.fitting import Epoch, Measure, Training, fit
 from item.heads.settings import Balance, HeadSettings, Kind, balanced_weights
 from item.statistics.metrics import auroc
-from tests.item.heads.examples import DIFFERENCES, DIMENSIONS, labelled
+from tests.item.heads.examples import DIFFERENCES, DIMENSIONS, LAYERS, labelled
 
 SMALL = HeadSettings(
     kind=Kind.MLP,
@@ -24,7 +24,7 @@ SMALL = HeadSettings(
     learning_rate=3e-3,
     logistic_c=0.01,
 )
-LOCAL = local_columns(SMALL.groups, DIMENSIONS)
+LOCAL = local_columns(SMALL.groups, DIMENSIONS, LAYERS)
 
 
 def fitted(settings: HeadSettings, signal: float = 1.0, heard: list[Epoch] | None = None) -> Fitted:

@@ -8,7 +8,7 @@ import torch
 
 from item.errors import UsageError
 from item.mini import backbone as module
-from item.mini.backbone import Backbone, normalise, slices, verified_file, weights_path
+from item.mini.backbone import POOLED, Backbone, normalise, slices, verified_file, weights_path
 from item.mini.imagenet_words import everyday_names
 
 
@@ -100,3 +100,15 @@ def test_changed_weights_are_not_loaded(monkeypatch):
     monkeypatch.setattr(module, "SHA256", "0" * 64)
     with pytest.raises(UsageError, match="SHA-256"):
         Backbone()
+
+
+def test_layers_are_mean_and_deviation_of_the_first_convolution_and_each_stage(backbone):
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        maps, pooled = backbone.with_layers(images)
+        torch.testing.assert_close(maps, backbone(images))
+        first = backbone.stem[0](images.contiguous(memory_format=torch.channels_last))
+    assert pooled.shape == (2, POOLED) == (2, 2 * (32 + 16 + 24 + 40 + 80 + 112 + 192 + 320))
+    torch.testing.assert_close(pooled[:, :32], first.mean(dim=(2, 3)))
+    torch.testing.assert_close(pooled[:, -640:-320], maps.mean(dim=(2, 3)))

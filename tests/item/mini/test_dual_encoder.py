@@ -49,6 +49,25 @@ def test_texts_become_unit_rows_that_no_neighbour_changes(encoder):
     np.testing.assert_allclose(rows, alone, atol=1e-4)
 
 
+@pytest.mark.parametrize("columns", [1, 256, 512])
+def test_layers_stand_beside_the_same_embeddings(columns, pictures, tmp_path):
+    encoder = MiniDualEncoder(write_dual_encoder(tmp_path), layer_columns=columns)
+    embeddings, layers = encoder.embed_with_layers(pictures)
+    assert layers.shape == (len(pictures), columns) and layers.dtype == np.float32
+    np.testing.assert_array_equal(embeddings, encoder.embed_images(pictures))
+    encoder.forget()
+    alone = [encoder.embed_with_layers([picture])[1] for picture in pictures]
+    np.testing.assert_allclose(layers, np.concatenate(alone), atol=1e-3)
+    assert encoder.embed_with_layers([])[1].shape == (0, columns)
+
+
+def test_fewer_layers_are_the_first_of_more(pictures, tmp_path):
+    weights = write_dual_encoder(tmp_path)
+    few, many = (MiniDualEncoder(weights, layer_columns=count) for count in (8, 64))
+    first = few.embed_with_layers(pictures)[1]
+    np.testing.assert_allclose(first, many.embed_with_layers(pictures)[1][:, :8], atol=1e-3)
+
+
 @pytest.mark.parametrize("method", ["embed_images", "embed_crops", "embed_texts"])
 def test_nothing_gives_no_rows(encoder, method):
     rows = getattr(encoder, method)([])

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from item.layers import centre_crop
 from item.mini import backbone as module
 from item.mini import whole_pictures as whole_module
-from item.mini.backbone import CHANNELS, Backbone, normalise
+from item.mini.backbone import CHANNELS, POOLED, Backbone, normalise
 from item.mini.whole_pictures import BATCH, SIDE, WholePictures, whole_pictures
 
 
@@ -76,6 +77,28 @@ def test_what_is_remembered_is_bounded(whole, pictures, sizes, monkeypatch):
 
 def test_no_pictures_have_no_maps(whole):
     assert whole.maps([]).shape == (0, CHANNELS, 7, 7)
+
+
+def test_layers_are_pooled_stages_of_squashed_pictures_and_of_their_crops(
+    whole, backbone, pictures
+):
+    layers = whole.layers(pictures)
+    assert layers.shape == (len(pictures), 2 * POOLED)
+    crops = [centre_crop(picture, SIDE) for picture in pictures]
+    with torch.inference_mode():
+        expected = [backbone.with_layers(normalise(part, SIDE))[1] for part in (pictures, crops)]
+    torch.testing.assert_close(layers, torch.cat(expected, dim=1), atol=1e-4, rtol=1e-3)
+
+
+def test_layers_cost_a_pass_of_the_crops_alone(whole, pictures, sizes):
+    whole.maps(pictures)
+    del sizes[:]
+    whole.layers(pictures)
+    assert sizes == [BATCH, BATCH]
+
+
+def test_no_pictures_have_no_layers(whole):
+    assert whole.layers([]).shape == (0, 2 * POOLED)
 
 
 def test_a_process_has_one():

@@ -27,6 +27,7 @@ def labelled_rows(rows: list[tuple[int, str, int]]) -> LabelledRows:
         groups=np.unique(groups, return_inverse=True)[1],
         feature_set_id=FEATURE_SET,
         dimensions=8,
+        layers=3,
         storage=Storage(),
     )
 
