@@ -27,6 +27,11 @@ from pipelines.train.rows import read_labelled
 from pipelines.train.unseen_sources import families, unseen_logits
 
 COLUMNS = {
+    "layers": (Group.LAYERS,),
+    "layers, v - u": (Group.LAYERS, Group.GLOBAL_MISALIGNMENT),
+    "layers, v - u, parts, similarities": (
+        *(Group.LAYERS, Group.GLOBAL_MISALIGNMENT, Group.PARTS, Group.LOCAL_SIMILARITIES),
+    ),
     "v - u, parts, similarities": (
         *(Group.GLOBAL_MISALIGNMENT, Group.PARTS, Group.LOCAL_SIMILARITIES),
     ),

@@ -288,6 +288,8 @@ SCORES = pa.schema(
         ("score", pa.float32()),
         ("verdict", pa.string()),
         ("abstention", pa.string()),
+        ("family", pa.string()),
+        ("family_probability", pa.float32()),
         ("weakest_phrase", pa.string()),
         ("weakest_box", BOX),
         ("weakest_similarity", pa.float32()),

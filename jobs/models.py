@@ -227,7 +227,7 @@ def train_mini(
 def fit_layers(
     input: Annotated[list[Path], typer.Option(help="Folder of Parquet with bytes.")],
     output: Annotated[Path, typer.Option(help="Folder for layers.safetensors.")],
-    most: Annotated[int, typer.Option(help="Pictures that are looked at, in all.", min=600)] = 6000,
+    most: Annotated[int, typer.Option(help="Pictures that are looked at, in all.", min=2)] = 6000,
 ) -> None:
     """Fit the projection of the mini profile's layers on pictures of many sources. No label is
     looked at.
@@ -244,7 +244,7 @@ def fit_layers(
     decoding = load_profile("mini").decoding
     batches = (
         [decode(rows["bytes"][int(row)].as_py(), decoding).pixels for row in some]
-        for some in np.array_split(chosen, len(chosen) // 50)
+        for some in np.array_split(chosen, max(len(chosen) // 50, 1))
     )
     with console().status("") as status:
         tensors = fit_layers(batches, status.update)

@@ -85,6 +85,11 @@ class Group(StrEnum):
     the control that shows how much of a result they would explain."""
 
     @property
+    def sees_captions(self) -> bool:
+        """Whether it would be otherwise with another caption."""
+        return self not in (Group.IMAGE, Group.PARTS, Group.LAYERS, Group.SHORTCUT)
+
+    @property
     def level(self) -> Level:
         """Whether the group speaks of the whole image or of its objects."""
         local = self == Group.PARTS or self.startswith("local")

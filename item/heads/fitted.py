@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from item.heads.boosting import BoostingModel
 from item.heads.columns import FeatureArrays, Floats, Statistics, features, local_columns, widths
 from item.heads.hierarchy import HierarchyModel
+from item.heads.kernel import KernelModel
 from item.heads.logistic import LogisticModel
 from item.heads.settings import HeadSettings, Kind
 
@@ -41,7 +42,11 @@ class Fitted:
 
     def logits(self, arrays: FeatureArrays) -> tuple[NDArray, NDArray]:
         """Global logits (n,), NaN without global features, and logits (n,)."""
-        return self.model.logits(features(arrays, self.settings.groups, self.statistics))
+        return self.model.logits(self.columns(arrays))
+
+    def columns(self, arrays: FeatureArrays) -> Floats:
+        """What the model sees, (n, columns)."""
+        return features(arrays, self.settings.groups, self.statistics)
 
     def tensors(self) -> dict[str, NDArray]:
         """Statistics and weights, by names that begin with ``statistics.`` and ``model.``."""
@@ -78,6 +83,8 @@ class Fitted:
                 model = HierarchyModel.from_tensors(weights, local, settings.hidden)
             case Kind.LOGISTIC:
                 model = LogisticModel(weights["weights"].reshape(2, columns + 1))
+            case Kind.KERNEL:
+                model = KernelModel.from_tensors(weights, local)
             case Kind.LIGHTGBM:
                 model = BoostingModel(texts["model.txt"], texts.get("global_model.txt"), local)
         return cls(settings, statistics, model)

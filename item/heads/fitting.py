@@ -26,6 +26,7 @@ from item.heads.columns import (
 )
 from item.heads.fitted import Fitted, Model
 from item.heads.hierarchy import Hierarchy, HierarchyModel
+from item.heads.kernel import fit_kernel
 from item.heads.logistic import fit_logistic
 from item.heads.settings import Balance, HeadSettings, Kind, balanced_weights
 from item.statistics.metrics import auroc
@@ -72,7 +73,8 @@ def fit(
     arrays : training rows
     labels, weights : (n,), 1 generated, 0 real; see :func:`balanced_weights`
     settings : of the head
-    validation : rows that decide when training stops, with labels; not used by ``logistic``
+    validation : rows that decide when training stops, with labels; not used by
+        ``logistic`` and ``kernel``
     progress : hears of each epoch of the MLP
     """
     statistics = fit_statistics(
@@ -87,6 +89,8 @@ def fit(
     match settings.kind:
         case Kind.LOGISTIC:
             model = fit_logistic(columns, labels, weights, settings, local)
+        case Kind.KERNEL:
+            model = fit_kernel(columns, labels, weights, settings, local)
         case Kind.LIGHTGBM:
             model = fit_boosting((columns, labels, weights), settings, local, held_out)
         case Kind.MLP:

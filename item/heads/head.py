@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from item.errors import UsageError
-from item.heads.columns import FeatureArrays
+from item.heads.attribution import Attribution, KnownFamilies
+from item.heads.columns import FeatureArrays, widths
 from item.heads.fitted import Fitted
 from item.heads.settings import HeadSettings
 from item.mini import HEAD
@@ -37,6 +38,7 @@ from item.tables import SCHEMA_VERSION, Status, feature_set_of, typed
 
 DESCRIPTION = "head.json"
 TENSORS = "head.safetensors"
+ATTRIBUTION = "attribution.weights"
 FORMAT_VERSION: Final = 1
 
 FileName = Annotated[str, Field(pattern=r"^[a-z_]+\.(safetensors|txt)$")]
@@ -98,6 +100,8 @@ class Description(BaseModel):
     promises: tuple[SourcePromise, SourcePromise] | None = None
     """Of photographs and of generated pictures from unseen sources; without them the thresholds
     hold on pictures like those of the calibration alone."""
+    attribution: KnownFamilies | None = None
+    """Families of generators that it tells apart."""
     notes: tuple[str, ...] = ()
     code_version: str = ""
     files: dict[FileName, str] = {}
@@ -110,6 +114,7 @@ class Description(BaseModel):
             **{name: fields[name] for name in ("feature_set_id", "calibration", "thresholds")},
             "settings": {name: fields["settings"][name] for name in ("kind", "groups", "centred")},
             "files": dict(files),
+            **({"attribution": fields["attribution"]} if self.attribution else {}),
         }
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
         return self.model_copy(update={"files": dict(files), "head_id": digest[:16]})
@@ -127,6 +132,11 @@ class Scores:
     """(n,) calibrated probability of being generated."""
     verdict: Sequence[Verdict]
     abstention: Sequence[Abstention | None]
+    family: Sequence[str | None]
+    """The family of generators that a picture looks most like, or ``unknown``; None where the
+    verdict is not ``likely_generated``."""
+    family_probability: NDArray[np.float64]
+    """(n,) of the most probable family, NaN where there is none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,13 +146,22 @@ class Head:
     description: Description
     fitted: Fitted
     familiarity: Familiarity
+    attribution: Attribution | None = None
 
     @classmethod
-    def of(cls, description: Description, fitted: Fitted, familiarity: Familiarity) -> Head:
+    def of(
+        cls,
+        description: Description,
+        fitted: Fitted,
+        familiarity: Familiarity,
+        attribution: Attribution | None = None,
+    ) -> Head:
         """A new head; its id and its files' digests are added to the description."""
-        head = cls(description, fitted, familiarity)
+        known = attribution and attribution.known
+        described = description.model_copy(update={"attribution": known})
+        head = cls(described, fitted, familiarity, attribution)
         digests = {name: _digest(content) for name, content in head._contents().items()}
-        return cls(description.identified(digests), fitted, familiarity)
+        return cls(described.identified(digests), fitted, familiarity, attribution)
 
     @property
     def head_id(self) -> str:
@@ -194,7 +213,21 @@ class Head:
             )
         ]
         said = verdicts(scores, self.description.thresholds, [reason is not None for reason in why])
-        return Scores(logits[0], logits[1], scores, said, why)
+        families, probabilities = self._attributed(table, said)
+        return Scores(logits[0], logits[1], scores, said, why, families, probabilities)
+
+    def _attributed(
+        self, table: pa.Table, said: Sequence[Verdict]
+    ) -> tuple[list[str | None], NDArray[np.float64]]:
+        """Families of the rows that are likely generated, and their probabilities."""
+        names = np.full(len(table), None, object)
+        probabilities = np.full(len(table), np.nan)
+        called = np.flatnonzero([verdict == Verdict.LIKELY_GENERATED for verdict in said])
+        if self.attribution is not None and len(called):
+            lengths = self.description.dimensions, self.description.layers
+            arrays = FeatureArrays.of(table.take(called), *lengths)
+            names[called], probabilities[called] = self.attribution.of(self.fitted.columns(arrays))
+        return names.tolist(), probabilities
 
     def files(self) -> dict[str, bytes]:
         """The bundle by file name; ``head.json``, without which it is none, comes last."""
@@ -204,6 +237,8 @@ class Head:
     def _contents(self) -> dict[str, bytes]:
         familiarity = {f"familiarity.{name}": x for name, x in self.familiarity.tensors().items()}
         tensors = {**self.fitted.tensors(), **familiarity}
+        if self.attribution is not None:
+            tensors[ATTRIBUTION] = self.attribution.weights
         texts = {name: text.encode() for name, text in self.fitted.model.texts().items()}
         return {
             TENSORS: save({name: np.ascontiguousarray(x) for name, x in tensors.items()}),
@@ -269,12 +304,22 @@ class Head:
             familiarity = Familiarity.from_tensors(
                 {name.removeprefix(prefix): x for name, x in tensors.items() if prefix in name}
             )
+            attribution = _attribution(description, tensors)
         except (SafetensorError, LightGBMError, ValueError, KeyError, RuntimeError):
             raise UsageError(
                 f"The head at {where} does not hold what its {DESCRIPTION} describes: "
                 "train it anew."
             ) from None
-        return cls(description, fitted, familiarity)
+        return cls(description, fitted, familiarity, attribution)
+
+
+def _attribution(description: Description, tensors: Mapping[str, NDArray]) -> Attribution | None:
+    known = description.attribution
+    if known is None:
+        return None
+    weights = tensors[ATTRIBUTION]
+    columns = widths(description.settings.groups, description.dimensions, description.layers)
+    return Attribution(known, weights.reshape(len(known.families), sum(columns) + 1))
 
 
 def _described(content: bytes, where: str) -> Description:

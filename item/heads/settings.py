@@ -18,6 +18,12 @@ class Kind(StrEnum):
     MLP = "mlp"
     LIGHTGBM = "lightgbm"
     LOGISTIC = "logistic"
+    KERNEL = "kernel"
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is fitted in one process, on rows in memory, without Ray Train."""
+        return self in (Kind.LOGISTIC, Kind.KERNEL)
 
 
 class Balance(StrEnum):
@@ -49,11 +55,25 @@ class Boosting(BaseModel):
     """Rounds without a better validation loss after which no more are tried."""
 
 
+class Kernel(BaseModel):
+    """A Gaussian kernel with landmarks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    landmarks: int = Field(default=1500, ge=2, le=20_000)
+    """Training rows, drawn by the seed, with which every row is compared."""
+    width: float = Field(default=1.0, gt=0)
+    """Times the mean square length of a landmark, the kernel's gamma."""
+    c: float = Field(default=3.0, gt=0)
+    """Inverse of the penalty of the logistic regression on the kernel's columns."""
+
+
 class HeadSettings(BaseModel):
     """Model, features and training of a head.
 
     The defaults are those that did best on unseen generators and photographs
-    (docs/results.md). A logistic head is fitted in memory; for millions of rows there is the MLP.
+    (docs/results.md). Logistic and kernel heads are fitted in memory; for millions of
+    rows there is the MLP.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,6 +106,8 @@ class HeadSettings(BaseModel):
     """What weighs the same in total: labels alone, or sources too; ``root`` lies between."""
     boosting: Boosting = Boosting()
     """Settings of the kind ``lightgbm``."""
+    kernel: Kernel = Kernel()
+    """Settings of the kind ``kernel``."""
     logistic_c: float = Field(default=0.001, gt=0)
     """Inverse of the penalty of the logistic head, on standardised or whitened columns."""
 

@@ -162,6 +162,9 @@ class Audit:
     """scope, name, scored, flagged; prevalence and ppv, each with _low and _high; words."""
     histogram: pd.DataFrame
     """low, high, rows, likely_generated, uncertain, likely_real."""
+    families: pd.DataFrame
+    """family, rows: what the flagged pictures look most like, most first; no rows where the head
+    knows no families."""
     drift: pd.DataFrame
     """A row for each of :data:`QUANTITIES`: quantity, and what
     :class:`item.statistics.drift.Drift` says; no rows without nights to compare with."""
@@ -184,6 +187,7 @@ class Audit:
             "verdicts": self.verdicts,
             "prevalence": self.prevalence,
             "histogram": self.histogram,
+            "families": self.families,
             "drift": self.drift,
             "suspicious": self.suspicious[list(OF_SUSPICIOUS)],
             "review": self.queue[list(OF_REVIEW)].assign(decision=""),
@@ -204,6 +208,7 @@ def audit_of(rows: AuditRows, known: Known, options: AuditOptions) -> Audit:
         verdicts=verdicts,
         prevalence=prevalence(verdicts, known.error_rates),
         histogram=score_histogram(table, options.bins),
+        families=family_counts(table),
         drift=drift(table, before, options.drift),
         nights_before=tuple(sorted(before["date"].unique())),
         suspicious=texts.loc[gallery],
@@ -355,6 +360,15 @@ def score_histogram(rows: pd.DataFrame, bins: int) -> pd.DataFrame:
     table = pd.DataFrame({"low": edges[:-1], "high": edges[1:], **counts})
     table.insert(2, "rows", sum(counts.values()))
     return table
+
+
+def family_counts(rows: pd.DataFrame) -> pd.DataFrame:
+    """Flagged pictures by family; see :class:`Audit`."""
+    named = rows["family"][(rows["verdict"] == FLAGGED) & rows["family"].notna()]
+    counts = (
+        named.astype(str).value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    )
+    return pd.DataFrame({"family": counts.index, "rows": counts.to_numpy(np.int64)})
 
 
 def reject_counts(rows: AuditRows) -> pd.DataFrame:

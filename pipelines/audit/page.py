@@ -162,6 +162,8 @@ def plots(audit: Audit, known: Known, psi: float) -> list[Plot]:
         drawn.append(audit_plots.source_bars(audit.verdicts))
     if audit.histogram["rows"].any():
         drawn.append(audit_plots.score_bars(audit.histogram, known.thresholds))
+    if len(audit.families):
+        drawn.append(audit_plots.family_bars(audit.families))
     if audit.drift["psi"].notna().any():
         drawn.append(audit_plots.drift_bars(audit.drift, psi))
     nights = audit.verdicts[audit.verdicts["scope"] == "night"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from item.heads.attribution import UNKNOWN
 from item.statistics.calibration import Thresholds, Verdict
+from pipelines.audit.format import one_line
 from pipelines.audit.numbers import QUANTITIES, SCORED
 from pipelines.audit.words import VERDICTS, source_name
 from pipelines.pages.svg_plots import INK, Plot, add_legend, as_plot, new_figure, short_label
@@ -122,6 +124,36 @@ def score_bars(histogram: pd.DataFrame, thresholds: Thresholds | None) -> Plot:
         f"How many of the {histogram['rows'].sum():,} scored pictures have which score.{lines}"
     )
     return as_plot("scores", title, described, drawing)
+
+
+def family_bars(families: pd.DataFrame) -> Plot:
+    """How many flagged pictures look most like each family of generators.
+
+    Parameters
+    ----------
+    families : of an :class:`pipelines.audit.numbers.Audit`, with a row at least
+    """
+    shown = families.head(MOST_BARS)
+    rows = shown["rows"].to_numpy()
+    with new_figure(WIDTH, 0.6 + 0.26 * len(shown)) as drawing:
+        axes = drawing.subplots()
+        is_unknown = (shown["family"] == UNKNOWN).to_numpy()
+        colours = np.where(
+            is_unknown, COLOURS[Verdict.NOT_SCORED], COLOURS[Verdict.LIKELY_GENERATED]
+        )
+        axes.barh(np.arange(len(shown)), rows, height=0.6, color=list(colours))
+        axes.set_yticks(np.arange(len(shown)), [short_label(name) for name in shown["family"]])
+        axes.invert_yaxis()
+        axes.set_xlabel("flagged pictures")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    said = ", ".join(
+        f"{one_line(row['family'])} {row['rows']:,}" for row in shown.to_dict("records")
+    )
+    described = (
+        f"Of the {families['rows'].sum():,} flagged pictures: {said}. A likeness is no proof of "
+        "what made a picture; unknown ones look like no family that the head was trained on."
+    )
+    return as_plot("families", "What flagged pictures look most like", described, drawing)
 
 
 def drift_bars(drift: pd.DataFrame, threshold: float) -> Plot:

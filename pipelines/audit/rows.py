@@ -36,7 +36,7 @@ READERS = 8
 """Files that are read at a time."""
 
 NAMES = (
-    *("date", "source", "status", "error_code", "verdict", "abstention"),
+    *("date", "source", "status", "error_code", "verdict", "abstention", "family"),
     *("format", "head_id", "feature_set_id"),
 )
 """Columns of :attr:`AuditRows.rows` that hold text; they are categories."""
@@ -52,11 +52,13 @@ NUMBERS = (
 
 _OF_SCORES = (
     *("image_id", "uri", "source", "status", "error_code", "score", "verdict", "abstention"),
-    *("global_similarity", "head_id", "feature_set_id"),
+    *("family", "global_similarity", "head_id", "feature_set_id"),
 )
 _OF_FEATURES = (
     *("uri", "caption", "width", "height", "byte_count", "format", "local_similarity_mean"),
 )
+LATER = frozenset({"family"})
+"""Columns that scores have since heads know families: null in earlier ones."""
 _SHOWN_OF_SCORES = (
     *("image_id", "uri", "weakest_phrase", "weakest_box", "weakest_similarity"),
     *("digital_source_type", "explanation"),
@@ -256,10 +258,14 @@ def _tables(
         with fs.open(path, "rb") as file:
             parquet = pq.ParquetFile(file, pre_buffer=True)
             missing = sorted(set(columns) - set(parquet.schema_arrow.names))
-            if missing:
-                raise UsageError(f"The table {redact(path)} lacks the column '{missing[0]}'.")
+            if lacking := [name for name in missing if name not in LATER]:
+                raise UsageError(f"The table {redact(path)} lacks the column '{lacking[0]}'.")
+            there = [name for name in columns if name not in missing]
             for group in range(parquet.num_row_groups) if groups is None else groups:
-                yield typed(parquet.read_row_group(group, list(columns)))
+                rows = typed(parquet.read_row_group(group, there))
+                for name in missing:
+                    rows = rows.append_column(name, pa.nulls(len(rows), pa.string()))
+                yield rows.select(columns)
     except pa.ArrowInvalid:
         raise UsageError(f"The file {redact(path)} is not readable as Parquet.") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -48,13 +49,16 @@ class Method:
     """The features table to take instead of the main one."""
 
 
-def methods(ours: HeadSettings, variants: tuple[str, ...], seed: int = 0) -> list[Method]:
+def methods(
+    ours: HeadSettings, variants: tuple[str, ...], layers: bool = False, seed: int = 0
+) -> list[Method]:
     """Everything that stands beside the recommended head.
 
     Parameters
     ----------
     ours : the head in question
     variants : names of further features tables of the same images, such as ``random crops``
+    layers : whether the features have layers
     seed : of the heads that draw
     """
     plain = HeadSettings(whitened=False, logistic_c=0.003, seed=seed)
@@ -70,8 +74,10 @@ def methods(ours: HeadSettings, variants: tuple[str, ...], seed: int = 0) -> lis
     boosted = HeadSettings(kind=Kind.LIGHTGBM, seed=seed, whitened=False)
     baseline, control, ablation = Purpose.BASELINE, Purpose.CONTROL, Purpose.ABLATION
     scalars = (g.GLOBAL_SIMILARITY, g.LOCAL_SIMILARITIES)
+    captioned = _captioned(ours)
+    with_captions = OURS if captioned == ours else f"{OURS} and misalignment"
     compared = [
-        Method(OURS, Purpose.OURS, "What the caption leaves unexplained, whole and parts.", ours),
+        Method(OURS, Purpose.OURS, f"The shipped {ours.kind} head on {_listed(ours)}.", ours),
         Method(UNIVERSAL, baseline, "Logistic regression on v.", logistic(g.IMAGE)),
         Method(DE_FAKE, baseline, "Logistic regression on [v; u].", logistic(g.IMAGE, g.CAPTION)),
         Method("scalars", baseline, "Logistic regression on similarities.", logistic(*scalars)),
@@ -90,28 +96,29 @@ def methods(ours: HeadSettings, variants: tuple[str, ...], seed: int = 0) -> lis
         ),
         *(
             Method(
-                f"item, captions shuffled {shuffle} {what}",
+                f"{with_captions}, captions shuffled {shuffle} {what}",
                 control,
                 "The same head with other images' captions: what it loses is what fitting "
                 "captions give.",
-                ours,
+                captioned,
                 shuffle=shuffle,
             )
             for shuffle, what in ((Shuffle.WITHIN, "the class"), (Shuffle.ACROSS, "classes"))
         ),
+        *_beside(ours, captioned, with_captions, layers),
         Method(
-            "item without captions",
+            "v and p, whitened",
             ablation,
-            "The same whitened head on v and p, without any caption.",
+            "The picture and its parts, without any caption.",
             logistic(g.IMAGE, g.PARTS, **whitened),
         ),
         Method("v, whitened", ablation, "v alone.", logistic(g.IMAGE, **whitened)),
         Method("global only", ablation, "v - E[v|u].", logistic(g.GLOBAL_RESIDUAL, **whitened)),
         Method("local only", ablation, "p - E[p|u].", logistic(g.LOCAL_RESIDUAL, **whitened)),
         Method(
-            "item, not whitened",
+            "residuals, not whitened",
             ablation,
-            "Columns scaled one by one.",
+            "What captions leave unexplained, columns scaled one by one.",
             logistic(g.GLOBAL_RESIDUAL, g.LOCAL_RESIDUAL),
         ),
         Method("Δg", ablation, "v - u.", logistic(g.GLOBAL_MISALIGNMENT)),
@@ -138,16 +145,16 @@ def methods(ours: HeadSettings, variants: tuple[str, ...], seed: int = 0) -> lis
         Method("Δk", ablation, "Pooled o - w.", logistic(g.LOCAL_MISALIGNMENT)),
         Method("Δg and Δk", ablation, "Both levels.", logistic(*both_levels)),
         Method(
-            "item and Δk",
+            "residuals and Δk",
             ablation,
-            "The recommended head with pooled o - w beside it.",
+            "What captions leave unexplained, with pooled o - w beside it.",
             logistic(g.GLOBAL_RESIDUAL, g.LOCAL_RESIDUAL, g.LOCAL_MISALIGNMENT, **whitened),
         ),
         Method("MLP", ablation, "Staged MLP on Δg, Δk and scalars, 512 and 256 wide.", mlp),
         Method(
-            "MLP on residuals",
+            "MLP on the columns of item",
             ablation,
-            "Staged MLP on what captions leave unexplained, whitened, 64 wide.",
+            "Staged MLP on what the shipped head sees, 64 wide.",
             mlp.model_copy(
                 update={"groups": ours.groups, "whitened": True, "hidden": (64,), "dropout": 0.5}
             ),
@@ -177,6 +184,41 @@ def methods(ours: HeadSettings, variants: tuple[str, ...], seed: int = 0) -> lis
             ),
         ]
     return compared
+
+
+MISALIGNMENT = (Group.GLOBAL_MISALIGNMENT, Group.LOCAL_MISALIGNMENT, Group.LOCAL_SIMILARITIES)
+"""The idea that this project began with."""
+
+
+def _captioned(ours: HeadSettings) -> HeadSettings:
+    """The head itself if it sees captions, else the same with misalignment beside its columns."""
+    if any(group.sees_captions for group in ours.groups):
+        return ours
+    return ours.model_copy(update={"groups": (*ours.groups, *MISALIGNMENT)})
+
+
+def _beside(
+    ours: HeadSettings, captioned: HeadSettings, name: str, layers: bool
+) -> Iterator[Method]:
+    """Heads of the same kind on layers, on misalignment, and on both."""
+
+    def same(what: str, sentence: str, *groups: Group) -> Method:
+        head = ours.model_copy(update={"groups": groups})
+        return Method(what, Purpose.ABLATION, sentence, head)
+
+    yield same("misalignment", "The same head on v - u and pooled o - w alone.", *MISALIGNMENT)
+    if captioned != ours:
+        yield same(name, "The shipped head with misalignment beside it.", *captioned.groups)
+    else:
+        left = tuple(group for group in ours.groups if not group.sees_captions)
+        if left:
+            yield same("item without captions", "The same head without any caption.", *left)
+    if layers and ours.groups != (Group.LAYERS,):
+        yield same("layers", "The same head on layers alone.", Group.LAYERS)
+
+
+def _listed(head: HeadSettings) -> str:
+    return ", ".join(str(group).replace("_", " ") for group in head.groups)
 
 
 def shuffled(

@@ -90,6 +90,7 @@ def plan_evaluation(configuration: EvaluateConfiguration) -> EvaluationPlan:
     notes = [*rows.remarks(), *notes]
     if configuration.trained is not None:
         return _plan_for_head(configuration, configuration.trained, rows, subsets, notes)
+    rows.check_groups(configuration.head.groups)
     arrays: dict[str | None, FeatureArrays] = {None: rows.arrays(np.arange(len(rows)))}
     for name, path in configuration.variants.items():
         arrays[name] = _variant(rows, name, path, configuration)
@@ -103,7 +104,7 @@ def plan_evaluation(configuration: EvaluateConfiguration) -> EvaluationPlan:
         labels = rows.labels[trial.calibration]
         # Says before training whether there are rows enough, whatever their scores will be.
         fit_thresholds(np.zeros(len(labels)), labels, configuration.operating_points)
-    compared = tuple(methods(configuration.head, tuple(configuration.variants)))
+    compared = tuple(methods(configuration.head, tuple(configuration.variants), rows.layers > 0))
     if set(configuration.protocols) != {LEAVE_SOURCES_OUT}:
         notes.append(
             f"Trained on photographs of {design.training_source}; other photographs were never "

@@ -390,6 +390,8 @@ def scores(rows: pa.Table, head: Head, run_id: str = "") -> pa.Table:
         "score": _numbers(said.score),
         "verdict": pa.array(verdict, pa.string()),
         "abstention": pa.array(abstention, pa.string()),
+        "family": pa.array(said.family, pa.string()),
+        "family_probability": _numbers(said.family_probability),
         "weakest_phrase": weakest.phrase,
         "weakest_box": weakest.box,
         "weakest_similarity": weakest.similarity,

@@ -46,6 +46,11 @@ class TrainConfiguration(RayJobConfiguration):
     sets them on the calibration rows. Three sources of each label are needed, with rows enough."""
     source_confidence: float = Field(default=0.9, gt=0, lt=1)
     """Asked probability that the operating points hold on a source that was never seen."""
+    families: dict[str, str] = Field(default_factory=dict)
+    """What a generator, or a source of generated pictures, is called where pictures are
+    attributed to families; by its own name if it is not here."""
+    attribution_rejected: float = Field(default=0.1, ge=0, lt=1)
+    """Share of generated pictures of known families that may be called ``unknown``."""
     unfamiliar_share: float = Field(default=0.005, gt=0, lt=0.5)
     """Share of pictures like the training ones that may be called unfamiliar."""
     rows_in_memory: int = Field(default=50_000, ge=1000)

@@ -8,13 +8,15 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from item.heads.attribution import Attribution, fit_attribution
 from item.heads.columns import FeatureArrays, fit_statistics
 from item.heads.fitted import Fitted
 from item.heads.fitting import Epoch, fit, validation_rows
 from item.heads.head import DESCRIPTION, Description, ErrorRates, Head, TrainingSource
-from item.heads.settings import Balance, Kind, balanced_weights
+from item.heads.settings import Balance, balanced_weights
 from item.statistics.calibration import (
     Calibration,
     Thresholds,
@@ -50,7 +52,7 @@ def train_head(plan: TrainingPlan) -> dict[str, Any]:
         arrays["training"].image, arrays["calibration"].image, configuration.unfamiliar_share
     )
     facts: dict[str, Any] = {}
-    if configuration.head.kind == Kind.LOGISTIC:
+    if configuration.head.kind.in_memory:
         fitted = _fit_here(plan, parts, arrays)
     else:
         fitted, facts = _fit_in_ray(plan, parts, arrays)
@@ -93,7 +95,8 @@ def train_head(plan: TrainingPlan) -> dict[str, Any]:
         notes=tuple(notes),
         code_version=__version__,
     )
-    head = Head.of(description, fitted, familiarity)
+    attribution = _attributed(plan, parts, arrays, fitted)
+    head = Head.of(description, fitted, familiarity, attribution)
     manifest = {
         "head_id": head.head_id,
         "features": [redact(path) for path in configuration.features],
@@ -103,6 +106,7 @@ def train_head(plan: TrainingPlan) -> dict[str, Any]:
         "left_out": rows.left_out,
         "notes": notes,
         "metrics": metrics,
+        "attribution": attribution and attribution.known.model_dump(mode="json"),
         "seconds": seconds,
         "versions": versions(),
         **facts,
@@ -145,7 +149,7 @@ def _judged_on_sources(plan: TrainingPlan, arrays: dict[str, FeatureArrays]) -> 
     points = configuration.operating_points
     chosen = plan.judged()
     labels = rows.labels[chosen]
-    left_out = plan.families()[chosen]
+    left_out = plan.families[chosen]
     started = time.monotonic()
     with Trainings() as shown:
         logits = unseen_logits(
@@ -196,6 +200,27 @@ def _error_rates(
         worst_source=worst,
         worst_share=real[worst],
     )
+
+
+def _attributed(
+    plan: TrainingPlan, parts: dict[str, Indices], arrays: dict[str, FeatureArrays], fitted: Fitted
+) -> Attribution | None:
+    """Which families of generators the head's columns tell apart; None without two of them."""
+    configuration = plan.configuration
+    names = np.array([configuration.families.get(name, name) for name in plan.families], object)
+    sides = {}
+    for name in ("training", "calibration"):
+        generated = plan.rows.labels[parts[name]] == 1
+        columns = fitted.columns(arrays[name].take(generated))
+        sides[name] = columns, names[parts[name]][generated]
+    started = time.monotonic()
+    with Trainings() as shown:
+        return fit_attribution(
+            *sides["training"],
+            sides["calibration"],
+            configuration.attribution_rejected,
+            lambda done, total: shown.show(done, total, time.monotonic() - started),
+        )
 
 
 def _fit_here(

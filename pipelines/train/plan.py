@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ class TrainingPlan:
             "head": self.configuration.head.model_dump(mode="json"),
         }
 
+    @cached_property
     def families(self) -> NDArray[np.object_]:
         """(n,) which rows are left out together, where sources are left out."""
         return families(self.rows.labels, self.rows.generators, self.rows.sources)
@@ -58,7 +60,7 @@ class TrainingPlan:
         """Whether there are sources enough to set score and thresholds on unseen ones."""
         configuration, chosen = self.configuration, self.judged()
         return configuration.source_folds >= 2 and enough_sources(
-            self.rows.labels[chosen], self.families()[chosen], configuration.operating_points
+            self.rows.labels[chosen], self.families[chosen], configuration.operating_points
         )
 
     def judged(self) -> Indices:
@@ -108,6 +110,7 @@ def plan_training(configuration: TrainConfiguration) -> TrainingPlan:
         configuration.group_column,
         configuration.labels,
     ).without(configuration.leave_out)
+    rows.check_groups(configuration.head.groups)
     parts = split(
         rows,
         configuration.head.seed,

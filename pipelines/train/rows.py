@@ -16,7 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from item.errors import UsageError
-from item.heads.columns import COLUMNS, FeatureArrays, columns_of, embedding_dimensions
+from item.heads.columns import COLUMNS, FeatureArrays, Group, columns_of, embedding_dimensions
 from item.tables import LAYERS, SCHEMA_VERSION, Status, decoded, typed
 from pipelines.storage.access import Storage, filesystem
 from pipelines.storage.urls import redact
@@ -104,6 +104,14 @@ class LabelledRows:
         numbers, starts = np.unique(self.fragment[rows], return_index=True)
         for number, members in zip(numbers, np.split(rows, starts[1:]), strict=True):
             yield int(number), self.place[members], members
+
+    def check_groups(self, groups: Sequence[Group]) -> None:
+        """UsageError if a head asks for layers that the features do not have."""
+        if Group.LAYERS in groups and not self.layers:
+            raise UsageError(
+                "The features hold no layers: featurize with profile.clip.layers above 0, or leave "
+                "'layers' out of head.groups."
+            )
 
     def without(self, names: Sequence[str]) -> LabelledRows:
         """All rows but those of the named generators and real sources.

@@ -72,8 +72,16 @@ def test_given_captions_are_taken_and_missing_ones_told() -> None:
 def test_profile_without_captions_embeds_pictures_only() -> None:
     embedding = Featurizer(load_profile("mini", {"captioner": {"model": "none"}}))
     table = embedding.featurize([GOOD[0], BROKEN])
-    assert [row is not None for row in table["image_embedding"].to_pylist()] == [True, False]
+    for name in ("image_embedding", "layers"):
+        assert [row is not None for row in table[name].to_pylist()] == [True, False]
     assert table["caption"].null_count == table["objects"].null_count == 2
+
+
+@pytest.mark.parametrize("columns", [0, 5, 256])
+def test_layers_are_as_long_as_the_profile_says(columns: int) -> None:
+    changes = {"captioner": {"model": "none"}, "clip.layers": columns}
+    table = Featurizer(load_profile("mini", changes)).featurize(GOOD)
+    assert [len(row or ()) for row in table["layers"].to_pylist()] == [columns] * len(GOOD)
 
 
 def test_file_that_cannot_be_decoded_needs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,14 @@ from item.errors import UsageError
 from item.mini import checkpoint
 from item.profiles import FOLDER, Profile, Resources, load_profile, profile_names, profile_of
 
+WEIGHTS = ("captioner", "dual_encoder", "layers")
+
 
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
     """A folder of weights files, enough for their digests."""
     monkeypatch.setattr(checkpoint, "FOLDER", tmp_path)
-    for name in ("captioner", "dual_encoder"):
+    for name in WEIGHTS:
         (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
     return tmp_path
 
@@ -97,7 +99,10 @@ def test_naming_the_model_that_is_there_changes_nothing(tmp_path):
 def test_a_profile_that_is_written_out_takes_another_model_too():
     written = load_profile("base").model_dump(mode="json")
     profile = profile_of(written, {"clip.model": "mini", "captioner.model": "given"})
-    assert (profile.clip.model_dump(), profile.captions_given) == ({"model": "mini"}, True)
+    assert (profile.clip.model_dump(), profile.captions_given) == (
+        {"model": "mini", "layers": 256},
+        True,
+    )
     assert written == load_profile("base").model_dump(mode="json")
 
 
@@ -195,11 +200,24 @@ def test_resources_do_not_change_the_feature_set(stage, key, value):
     assert changed.feature_set_id() == load_profile("mini").feature_set_id()
 
 
-@pytest.mark.parametrize("name", ["captioner", "dual_encoder"])
+@pytest.mark.parametrize("name", WEIGHTS)
 def test_other_weights_change_the_feature_set(weights, name):
     before = load_profile("mini").feature_set_id()
     (weights / f"{name}.safetensors").write_bytes(b"retrained")
     assert load_profile("mini").feature_set_id() != before
+
+
+@pytest.mark.usefixtures("weights")
+def test_layers_are_part_of_the_feature_set():
+    fewer = load_profile("mini", {"clip.layers": 64})
+    none = load_profile("mini", {"clip.layers": 0})
+    assert len({one.feature_set_id() for one in (load_profile("mini"), fewer, none)}) == 3
+
+
+def test_profile_without_layers_does_not_depend_on_them(weights):
+    none = load_profile("mini", {"clip.layers": 0})
+    (weights / "layers.safetensors").write_bytes(b"fitted again")
+    assert load_profile("mini", {"clip.layers": 0}).feature_set_id() == none.feature_set_id()
 
 
 def test_every_section_of_a_profile_is_covered_above():
@@ -222,7 +240,7 @@ def test_revisions_name_every_model():
     assert revisions["captioner"] != revisions["clip"]
 
 
-@pytest.mark.parametrize("name", ["captioner", "dual_encoder"])
+@pytest.mark.parametrize("name", WEIGHTS)
 def test_a_missing_model_is_one_sentence(weights, name):
     (weights / f"{name}.safetensors").unlink()
     with pytest.raises(UsageError, match=f"'{name}.safetensors' are missing"):

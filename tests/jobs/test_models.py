@@ -7,13 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file
 from typer.testing import CliRunner, Result
 
+from item.layers import MOST_COLUMNS
+from item.mini.backbone import POOLED
 from item.profiles import Profile, load_profile, profile_names
 from jobs.models import app
 from pipelines.configuration import parse_settings
+from tests.support.dumps import make, parquet_of
 from tests.support.hub_server import HubServer
 from tests.support.model_files import own_hub, tiny_model, weights
+from tests.support.photographs import photographs
 
 MEMBERS = ("captioner", "grounder", "clip")
 
@@ -143,3 +148,18 @@ def test_every_profile_is_listed_with_its_models_unbroken_at_80_columns() -> Non
 
 def test_help_of_the_list_gives_an_example() -> None:
     assert "Example: python jobs/models.py" in CliRunner().invoke(app, ["--help"]).stdout
+
+
+def test_layers_are_fitted_on_pictures_and_what_is_missing_is_told(tmp_path: Path) -> None:
+    pictures = list(photographs(6).values())
+    parquet = parquet_of({"bytes": [pictures[row % 6] for row in range(12)]})
+    make(tmp_path / "in", {"a.parquet": parquet})
+    folders = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    assert invoke("fit-layers", *folders).exit_code == 0
+    tensors = load_file(tmp_path / "out" / "layers.safetensors")
+    assert {name: tuple(value.shape) for name, value in tensors.items()} == {
+        "means": (2 * POOLED,),
+        "directions": (2 * POOLED, MOST_COLUMNS),
+    }
+    refused = invoke("fit-layers", "--input", str(tmp_path / "none"), *folders[2:])
+    assert refused.exit_code == 2 and "There is no Parquet in" in refused.stderr

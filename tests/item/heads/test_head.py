@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from item.errors import UsageError
+from item.heads.attribution import fit_attribution
+from item.heads.columns import FeatureArrays
 from item.heads.fitting import fit
 from item.heads.head import Description, Head, Scores, TrainingSource
 from item.heads.settings import Balance, HeadSettings, Kind, balanced_weights
@@ -203,3 +206,59 @@ def test_head_with_other_tensors_than_described_is_refused(folder: Path) -> None
 def test_missing_folder_is_no_head(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="There is no head at"):
         Head.load(tmp_path / "nowhere")
+
+
+# Families
+
+
+def attributed(head: Head, rejected: float = 0.1) -> Head:
+    """The head, with the two generators of the examples as families."""
+    sides = []
+    for seed in (1, 2):
+        table = features_table(400, seed=seed)
+        generated = table.filter(pa.compute.equal(table["label"], 1))
+        columns = head.fitted.columns(FeatureArrays.of(generated, DIMENSIONS, 0))
+        sides.append((columns, np.array(generated["generator"].to_pylist(), object)))
+    attribution = fit_attribution(*sides[0], sides[1], rejected)
+    assert attribution is not None
+    return Head.of(head.description, head.fitted, head.familiarity, attribution)
+
+
+def test_families_stand_with_pictures_that_are_called_generated_alone(head: Head) -> None:
+    scores = attributed(head).score(features_table(200, seed=5))
+    called = [verdict == Verdict.LIKELY_GENERATED for verdict in scores.verdict]
+    assert 0 < sum(called) < 200
+    assert [family is not None for family in scores.family] == called
+    assert np.isfinite(scores.family_probability).tolist() == called
+    assert set(scores.family) <= {"model-0", "model-1", "unknown", None}
+
+
+def test_head_that_knows_no_families_names_none(head: Head) -> None:
+    scores = head.score(features_table(50, seed=5))
+    assert scores.family == [None] * 50 and np.isnan(scores.family_probability).all()
+
+
+def test_saved_head_knows_the_same_families(head: Head, tmp_path: Path) -> None:
+    first = attributed(head)
+    first.save(tmp_path)
+    again, table = Head.load(tmp_path), features_table(200, seed=5)
+    assert again.description == first.description
+    assert again.score(table).family == first.score(table).family
+
+
+def test_families_are_part_of_what_the_id_follows_from(head: Head) -> None:
+    ids = [head.head_id, attributed(head).head_id, attributed(head, rejected=0.5).head_id]
+    assert len(set(ids)) == 3
+
+
+def test_head_that_lacks_the_weights_of_its_families_is_refused(head: Head, tmp_path: Path) -> None:
+    known = attributed(head).description.attribution
+    bare = Head.of(head.description, head.fitted, head.familiarity)
+    files = bare.files()
+    described = bare.description.model_copy(update={"attribution": known})
+    described = described.identified(bare.description.files)
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "head.json").write_text(described.model_dump_json())
+    with pytest.raises(UsageError, match="does not hold what its"):
+        Head.load(tmp_path)

@@ -1,9 +1,10 @@
 """A user's own classes."""
 
+import numpy as np
 import pytest
 
 from item.captioning import captioner_revision, check_captioner, load_captioner
-from item.embedding import CustomClip, dual_encoder_dimensions, load_dual_encoder
+from item.embedding import CustomClip, dual_encoder_dimensions, load_dual_encoder, with_layers
 from item.errors import UsageError
 from item.models.custom import CustomModel
 
@@ -35,6 +36,16 @@ class Colours:
         return np.tile(np.float32([1, 0, 0]), (len(texts), 1))
 
 
+class Layered(Colours):
+    """Tells the darkest and the lightest value beside the mean colour."""
+
+    layer_columns = 2
+
+    def embed_with_layers(self, pictures):
+        layers = [[picture.min(), picture.max()] for picture in pictures]
+        return self.embed_images(pictures), np.array(layers, np.float32).reshape(-1, 2)
+
+
 class Half:
     def embed_images(self, pictures):
         return None
@@ -51,6 +62,11 @@ def custom(name, **options):
     return CustomModel(model="custom", load=f"own_models:{name}", revision="1", options=options)
 
 
+def clip(name, **settings):
+    load = f"own_models:{name}"
+    return CustomClip(model="custom", load=load, revision="1", dimensions=3, **settings)
+
+
 def test_a_class_of_the_users_captions():
     settings = custom("Captions", sentence="a red ball")
     check_captioner(settings)
@@ -62,6 +78,25 @@ def test_a_dual_encoder_of_the_users():
     settings = CustomClip(model="custom", load="own_models:Colours", revision="1", dimensions=3)
     assert load_dual_encoder(settings).embed_texts(["a"]).shape == (1, 3)
     assert dual_encoder_dimensions(settings) == 3
+
+
+def test_layers_of_the_users_stand_beside_the_embeddings():
+    picture = np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8)
+    for layers, expected in ((2, [1, 6]), (0, None)):
+        settings = clip("Layered", layers=layers)
+        columns = with_layers(load_dual_encoder(settings), settings.layers, [picture])
+        assert len(columns["image_embedding"]) == 1
+        [found] = columns["layers"]
+        assert found is None if expected is None else found.tolist() == expected
+
+
+def test_other_layers_than_announced_are_refused():
+    with pytest.raises(
+        UsageError, match=r"2 columns of layers, not 9: set profile\.clip\.layers=2"
+    ):
+        load_dual_encoder(clip("Layered", layers=9))
+    with pytest.raises(UsageError, match="lacks layer_columns, embed_with_layers"):
+        load_dual_encoder(clip("Colours", layers=2))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from tests.support.audit_root import HOSTILE, broken, many, picture, write_night
 
 NIGHTS = ("2026-01-07", "2026-01-08", "2026-01-09")
 TABLES = (
-    *("verdicts", "prevalence", "histogram", "drift"),
+    *("verdicts", "prevalence", "histogram", "families", "drift"),
     *("suspicious", "review", "rejects", "run"),
 )
 

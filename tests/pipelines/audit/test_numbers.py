@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from item.heads.head import ErrorRates
@@ -158,6 +159,22 @@ def test_nights_of_two_heads_have_no_error_rates_in_common(tmp_path: Path) -> No
 
 
 # Histogram
+
+
+def test_families_of_flagged_pictures_are_counted_most_first(tmp_path: Path) -> None:
+    named = [picture(f"{n}", 0.95, family="SDXL") for n in range(3)]
+    named += [picture("u", 0.99, family="unknown"), picture("m", 0.95, family="DALL-E")]
+    others = [picture("r", 0.5), picture("n", 0.95), broken("b")]
+    table = of_night(tmp_path, [*named, *others]).families
+    assert table.to_dict("list") == {"family": ["SDXL", "DALL-E", "unknown"], "rows": [3, 1, 1]}
+
+
+def test_scores_from_before_heads_knew_families_are_read(tmp_path: Path) -> None:
+    root = write_night(tmp_path, NIGHT, [picture("a", 0.95)])
+    for path in root.glob("scores/**/*.parquet"):
+        pq.write_table(pq.read_table(path, partitioning=None).drop_columns(["family"]), path)
+    found = audit(root)
+    assert len(found.families) == 0 and line(found.verdicts, "all")["likely_generated"] == 1
 
 
 def test_histogram_counts_every_scored_picture_by_verdict(tmp_path: Path) -> None:

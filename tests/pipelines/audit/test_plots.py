@@ -13,6 +13,7 @@ from item.statistics.calibration import Thresholds
 from pipelines.audit.plots import (
     MOST_BARS,
     drift_bars,
+    family_bars,
     night_points,
     score_bars,
     source_bars,
@@ -51,6 +52,15 @@ def test_many_sources_are_cut_and_the_rest_counted() -> None:
     plot = source_bars(verdicts(("all", None, 1), *sources))
     assert "7 smaller sources are in the table only." in plot.description
     assert sum("/" in text for text in texts(plot)) == MOST_BARS + 1
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_family_is_text(name: str) -> None:
+    plot = family_bars(pd.DataFrame({"family": [name, "unknown"], "rows": [2, 1]}))
+    tags = {element.tag.rpartition("}")[2] for element in ET.fromstring(plot.svg).iter()}
+    assert not tags & {"script", "img"}
+    assert "Of the 3 flagged pictures: " in plot.description
+    assert "no proof" in plot.description and "unknown 1" in plot.description
 
 
 @pytest.mark.parametrize("name", HOSTILE)

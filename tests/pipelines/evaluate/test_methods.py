@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from item.heads.columns import Group
+from item.heads.columns import Group, fit_statistics, raw_features
 from item.heads.settings import HeadSettings
 from pipelines.evaluate.methods import (
     DE_FAKE,
@@ -38,6 +38,43 @@ def test_baselines_see_what_their_papers_say():
     assert groups["shortcut probe"] == (Group.SHORTCUT,)
     assert groups["caption only"] == (Group.CAPTION,)
     assert groups[OURS] == HeadSettings().groups
+
+
+LAYERS = HeadSettings(groups=(Group.LAYERS,))
+MIXED = HeadSettings(groups=(Group.LAYERS, Group.GLOBAL_MISALIGNMENT))
+
+
+@pytest.mark.parametrize("ours", [LAYERS, MIXED, HeadSettings()])
+def test_shuffled_captions_are_given_to_a_head_that_sees_captions(ours):
+    controls = [method for method in methods(ours, (), layers=True) if method.shuffle]
+    assert len(controls) == len(Shuffle)
+    for method in controls:
+        assert any(group.sees_captions for group in method.head.groups)
+        assert set(ours.groups) <= set(method.head.groups)
+
+
+@pytest.mark.parametrize("ours", [LAYERS, MIXED, HeadSettings()])
+def test_misalignment_alone_layers_alone_and_both_are_heads_of_the_same_kind(ours):
+    compared = methods(ours, (), layers=True)
+    alone = [method.head.groups for method in compared if method.head.kind == ours.kind]
+    assert (Group.LAYERS,) in alone
+    assert next(m for m in compared if m.name == "misalignment").head.kind == ours.kind
+    assert any(
+        Group.LAYERS in groups and Group.GLOBAL_MISALIGNMENT in groups for groups in alone
+    ) == (Group.LAYERS in ours.groups)
+
+
+def test_features_without_layers_are_not_asked_for_them():
+    assert not [m for m in methods(HeadSettings(), ()) if Group.LAYERS in m.head.groups]
+
+
+@pytest.mark.parametrize("group", Group)
+def test_groups_that_see_captions_are_those_that_change_with_them(group):
+    arrays, labels = labelled(60)
+    other = shuffled(arrays, labels, Shuffle.ACROSS)
+    statistics = fit_statistics(arrays, labels, (group,), False)
+    before, after = (raw_features(one, (group,), statistics) for one in (arrays, other))
+    assert group.sees_captions != np.array_equal(before, after)
 
 
 @pytest.mark.parametrize("shuffle", Shuffle)
