@@ -105,7 +105,7 @@ NO_PLACES = {
     "name", "kind", "overwrite", "currency", "endpoint_url", "region", "model", "load",
     "revision", "precision", "prompt", "licence", "source", "formats", "groups", "balance",
     "measured_on", "worst_source", "dropped_lemmas", "partitive_lemmas", "uri",
-    "bytes", "label", "generator", "captions", "version",
+    "bytes", "label", "generator", "captions", "version", "families",
 }  # fmt: skip
 """Keys with text that names no file; ``source`` is a column, and of model files tested below."""
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -18,8 +19,9 @@ from pipelines.train.configuration import TrainConfiguration
 from pipelines.train.job import train_head
 from pipelines.train.plan import plan_training
 from pipelines.train.rows import LabelledRows
-from tests.item.heads.examples import FEATURE_SET
+from tests.item.heads.examples import FEATURE_SET, features_table
 from tests.pipelines.train.examples import configured
+from tests.support.feature_tables import write_features
 
 
 def test_logistic_head_is_trained_and_explains_itself(features: str, tmp_path: Path) -> None:
@@ -80,3 +82,26 @@ def test_head_in_s3_is_written_and_read(features: str, bucket: str) -> None:
     assert load_head(url, Storage()).description.feature_set_id == FEATURE_SET
     with pytest.raises(UsageError, match="There is no head at s3://"):
         load_head(f"s3://{bucket}/heads/second", Storage())
+
+
+def test_families_of_generators_are_learned_under_the_names_that_are_given(
+    tmp_path: Path,
+) -> None:
+    table = features_table(900, generator=[f"model-{row % 6 // 2}" for row in range(900)])
+    features = write_features(tmp_path / "features", table)
+    names = {"model-0": "First", "model-1": "Second"}
+    head = {"kind": "logistic", "groups": ["global_misalignment", "layers"]}
+    configuration = configured(features, tmp_path / "head", head=head, families=names)
+    manifest = train_head(plan_training(configuration))
+    known = load_head(str(tmp_path / "head"), Storage()).description.attribution
+    assert known is not None and set(known.families) <= {"First", "Second", "model-2"}
+    assert len(known.families) >= 2
+    assert manifest["attribution"]["families"] == list(known.families)
+
+
+@pytest.mark.parametrize("kind", ["logistic", "kernel"])
+def test_head_on_layers_is_trained_and_scores(kind: str, features: str, tmp_path: Path) -> None:
+    head = {"kind": kind, "groups": ["layers", "global_misalignment"]}
+    train_head(plan_training(configured(features, tmp_path / "head", head=head)))
+    scores = load_head(str(tmp_path / "head"), Storage()).score(features_table(50, seed=7))
+    assert np.isfinite(scores.score).all()
