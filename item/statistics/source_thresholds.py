@@ -14,12 +14,21 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from scipy import stats
+from scipy.special import expit, logit
 
 from item.errors import UsageError
 from item.statistics.calibration import OperatingPoints, Thresholds
 
 LEAST_SOURCES = 3
 """Of fewer sources nobody can say how sources differ."""
+TINY = 1e-12
+"""Scores are this far from 0 and 1 before they are taken to log-odds."""
+ROUNDING = 1e-9
+PREDICTED = 0.98
+"""Level of the normal prediction bound for the limit of a further source. It guards against a
+source that is unlike all others, on which the order of the limits is silent; the level was set on
+the sources behind the head of ``mini``."""
 
 
 class SourcePromise(BaseModel):
@@ -34,7 +43,7 @@ class SourcePromise(BaseModel):
     sources: int = Field(ge=LEAST_SOURCES)
     """From which that follows."""
     worst_source: str
-    """The one that set the threshold."""
+    """The one with the farthest limit of those that count."""
     left_out: dict[str, float] = {}
     """By source: the share of its pictures that got the wrong confident verdict from a head and a
     threshold that never saw the source."""
@@ -80,7 +89,9 @@ def fit_source_thresholds(
     where there is none: if the new source and the m are exchangeable, its own limit lies within
     it with a probability of k / (m + 1), k being the place taken. That is conformal prediction of
     groups (Dunn, Wasserman and Ramdas 2023, Distribution-Free Prediction Sets for Two-Layer
-    Hierarchical Models).
+    Hierarchical Models). If the limits spread so widely that one beyond all of them is to be
+    expected, the threshold lies farther out still: at Student's prediction bound of the limits'
+    log-odds at the level ``PREDICTED``.
     Sources with too few rows for a limit are left out.
 
     Parameters
@@ -101,7 +112,7 @@ def fit_source_thresholds(
             f"Thresholds for unseen sources need {LEAST_SOURCES} sources of photographs and of "
             "generated pictures, with rows enough for the operating points."
         )
-    values, truth = np.asarray(scores, np.float64), np.asarray(labels)
+    values, truth = logit(np.clip(scores, TINY, 1 - TINY)), np.asarray(labels)
     names = np.asarray(sources, str)
     real, generated = truth == 0, truth == 1
     highest_real, of_real = _limit(
@@ -110,7 +121,9 @@ def fit_source_thresholds(
     lowest_negated, of_generated = _limit(
         -values[generated], names[generated], points.generated_called_real, confidence
     )
-    thresholds = Thresholds.of_limits(-lowest_negated, highest_real)
+    # Rounding moves no row to the wrong side.
+    lowest, highest = expit(-lowest_negated - ROUNDING), expit(highest_real + ROUNDING)
+    thresholds = Thresholds.of_limits(float(lowest), float(highest))
     return SourceThresholds(thresholds, of_real, of_generated)
 
 
@@ -130,8 +143,7 @@ def _limit(
     order = np.argsort(limits, kind="stable")
     left_out = {}
     for number, name in enumerate(usable):
-        others = np.delete(limits, number)
-        without = np.sort(others)[_place(len(others), confidence) - 1]
+        without = _beyond(np.delete(limits, number), confidence)
         left_out[name] = round(float(np.mean(values[names == name] > without)), 4)
     worst = order[chosen - 1]
     promise = SourcePromise(
@@ -141,7 +153,15 @@ def _limit(
         worst_source=usable[worst],
         left_out=left_out,
     )
-    return float(limits[worst]), promise
+    return _beyond(limits, confidence), promise
+
+
+def _beyond(limits: NDArray[np.float64], confidence: float) -> float:
+    """The limit of the place that the confidence asks for, or the prediction bound beyond it."""
+    chosen = np.sort(limits)[_place(len(limits), confidence) - 1]
+    spread = np.std(limits, ddof=1) * math.sqrt(1 + 1 / len(limits))
+    predicted = np.mean(limits) + stats.t.ppf(PREDICTED, len(limits) - 1) * spread
+    return float(max(chosen, predicted))
 
 
 def _exceeded_by(values: NDArray[np.float64], share: float) -> float:

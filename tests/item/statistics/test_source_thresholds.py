@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
+from scipy.special import expit, logit
 
 from item.errors import UsageError
 from item.statistics.calibration import OperatingPoints, fit_thresholds
 from item.statistics.source_thresholds import (
+    PREDICTED,
     SourceThresholds,
     enough_sources,
     fit_source_thresholds,
@@ -28,7 +31,7 @@ def drawn(
     places = rng.normal(scale=spread, size=2 * sources).repeat(ROWS)
     scores = 4.0 * labels + places + rng.normal(size=len(labels))
     names = np.array([f"source-{n}" for n in range(2 * sources)]).repeat(ROWS)
-    return scores, labels, names
+    return expit(scores - 2), labels, names
 
 
 def fitted(seed: int, sources: int = 12, confidence: float = 0.9) -> SourceThresholds:
@@ -65,11 +68,53 @@ def test_promise_says_what_was_reached_and_never_more(
 
 def test_worst_source_that_is_left_out_shows_what_a_threshold_without_it_does() -> None:
     scores, labels, names = drawn(0, 6, spread=0.01)
-    scores[names == "source-2"] += 3.0
+    scores[names == "source-2"] = expit(logit(scores[names == "source-2"]) + 3)
     found = fit_source_thresholds(scores, labels, names, POINTS)
     assert found.real.worst_source == "source-2"
     assert found.real.left_out["source-2"] > 0.5
     assert max(rate for name, rate in found.real.left_out.items() if name != "source-2") <= 0.05
+
+
+def test_limits_that_spread_widely_set_the_threshold_beyond_the_farthest() -> None:
+    """The bound is that of a textbook: mean + t s sqrt(1 + 1/m)."""
+    scores, labels, names = drawn(3, 5, spread=0.0)
+    for number in range(5):
+        here = names == f"source-{number}"
+        scores[here] = expit(logit(scores[here]) + number)
+    found = fit_source_thresholds(scores, labels, names, POINTS)
+    limits = [
+        np.sort(logit(scores[names == f"source-{number}"]))[ROWS - 1 - ROWS // 20]
+        for number in range(5)
+    ]
+    far = np.mean(limits) + stats.t.ppf(PREDICTED, 4) * np.std(limits, ddof=1) * np.sqrt(6 / 5)
+    assert logit(found.thresholds.likely_generated) == pytest.approx(far, abs=1e-6)
+    assert far > max(limits)
+
+
+@given(st.integers(0, 1000), st.integers(3, 20))
+@settings(max_examples=40, deadline=None)
+def test_no_known_source_whose_limit_counts_exceeds_the_threshold_by_more_than_was_asked(
+    seed: int, sources: int
+) -> None:
+    scores, labels, names = drawn(seed, sources)
+    found = fit_source_thresholds(scores, labels, names, POINTS, 0.999)
+    limits = found.thresholds
+    for name in set(names):
+        rows, of_real = names == name, labels[names == name][0] == 0
+        if limits.likely_real < limits.likely_generated:
+            wrong = (
+                scores[rows] > limits.likely_generated
+                if of_real
+                else scores[rows] < limits.likely_real
+            )
+            assert wrong.mean() <= (0.05 if of_real else 0.1)
+
+
+def test_certain_scores_set_limits_too() -> None:
+    _, labels, names = drawn(0, 4)
+    sure = np.where(labels == 1, 1.0, 0.0)
+    found = fit_source_thresholds(sure, labels, names, POINTS)
+    assert 0 < found.thresholds.likely_real <= found.thresholds.likely_generated < 1
 
 
 def test_small_sources_set_no_limit_and_too_few_are_refused() -> None:
