@@ -28,8 +28,9 @@ import typer
 from benchmarks.training_speed import synthetic
 from item.heads.columns import Group
 from item.heads.head import Head
+from item.heads.settings import Kind
 from item.mini import HEAD
-from item.tables import OBJECT, SCHEMA_VERSION, encoded
+from item.tables import LAYERS, OBJECT, SCHEMA_VERSION, encoded
 from pipelines.runtime.start import start_ray
 from pipelines.score.configuration import ScoreConfiguration
 from pipelines.score.job import COLUMNS, plan_scoring, run_scoring
@@ -76,7 +77,7 @@ def main(
 def measure(features: Path, scores: Path, head: Head, cores: int) -> dict[str, Any]:
     """Read, forward and scoring of the same rows, one after the other."""
     started = time.perf_counter()
-    pd.read_parquet(features, columns=list(COLUMNS))
+    pd.read_parquet(features, columns=[*COLUMNS, LAYERS])
     read_seconds = time.perf_counter() - started
     forward_seconds = _forward_seconds(features, head)
     start_ray(ScoreConfiguration.model_fields["object_store_gb"].default)
@@ -94,38 +95,29 @@ def measure(features: Path, scores: Path, head: Head, cores: int) -> dict[str, A
 
 
 def forward(head: Head, arrays: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores (n,) and whether a picture is unfamiliar (n,), as the logistic head finds them.
+    """Scores (n,) and whether a picture is unfamiliar (n,), as the head that ships finds them.
 
     Parameters
     ----------
-    head : logistic, of the two residuals, whitened and not centred
-    arrays : ``image_embedding``, ``parts_embedding`` and ``global_misalignment``, (n, d) float32
+    head : of the kind ``kernel``, on layers
+    arrays : ``image_embedding`` (n, d) and ``layers`` (n, layers), float32
     """
     settings, statistics = head.description.settings, head.fitted.statistics
-    if settings.groups != (Group.GLOBAL_RESIDUAL, Group.LOCAL_RESIDUAL) or settings.centred:
+    if (settings.kind, settings.groups) != (Kind.KERNEL, (Group.LAYERS,)):
         raise ValueError("the forward is written for the head that ships with mini")
-    wide = {name: torch.from_numpy(x).double() for name, x in statistics.tensors().items()}
-    weights = torch.from_numpy(head.fitted.tensors()["model.weights"])
+    model = {name: torch.from_numpy(x).double() for name, x in head.fitted.model.tensors().items()}
+    mean, scale = torch.from_numpy(statistics.mean), torch.from_numpy(statistics.scale)
     space = {name: torch.from_numpy(x).double() for name, x in head.familiarity.tensors().items()}
     calibration = head.description.calibration
     scores, unfamiliar = [], []
-    for first in range(0, len(arrays["image_embedding"]), ROWS_IN_BATCH):
-        image, parts, misalignment = (
-            arrays[name][first : first + ROWS_IN_BATCH]
-            for name in ("image_embedding", "parts_embedding", "global_misalignment")
+    for first in range(0, len(arrays["layers"]), ROWS_IN_BATCH):
+        image, layers = (
+            arrays[name][first : first + ROWS_IN_BATCH] for name in ("image_embedding", "layers")
         )
-        caption = (image - misalignment).double()
-        residuals = [
-            (seen.double() - (caption @ regression[:-1] + regression[-1])).float()
-            for seen, regression in (
-                (image, wide["global_regression"]),
-                (parts, wide["local_regression"]),
-            )
-        ]
-        standard = (torch.cat(residuals, 1) - wide["mean"].float()) / wide["scale"].float()
-        columns = (standard.double() @ wide["whitening"]).float().double()
-        logits = columns @ weights[:, :-1].T + weights[:, -1]
-        scores.append(torch.sigmoid(calibration.slope * logits[:, 1] + calibration.intercept))
+        distances = torch.cdist(((layers - mean) / scale).double(), model["landmarks"])
+        similar = torch.exp(-model["gammas"][0] * distances.square())
+        logits = similar @ model["weights"][0, :-1] + model["weights"][0, -1]
+        scores.append(torch.sigmoid(calibration.slope * logits + calibration.intercept))
         away = (image.double() - space["mean"]) @ space["whitening"]
         unfamiliar.append(away.norm(dim=1) > space["limit"])
     return torch.cat(scores), torch.cat(unfamiliar)
@@ -139,11 +131,11 @@ def write_features(root: Path, rows: int, head: Head) -> None:
         "schema_version": SCHEMA_VERSION,
         "file_id": "synthetic",
     }
-    dimensions = head.description.dimensions
+    dimensions, layers = head.description.dimensions, head.description.layers
     writer = None
     for number, first in enumerate(range(0, rows, ROWS_IN_GROUP)):
         table = with_objects(
-            synthetic(min(ROWS_IN_GROUP, rows - first), dimensions, number), number
+            synthetic(min(ROWS_IN_GROUP, rows - first), dimensions, number, layers), number
         )
         table = table.replace_schema_metadata(encoded(facts))
         writer = writer or pq.ParquetWriter(root / NIGHT, table.schema, compression="zstd")
@@ -186,7 +178,7 @@ def with_objects(table: pa.Table, seed: int) -> pa.Table:
 
 
 def _arrays(features: Path) -> dict[str, torch.Tensor]:
-    names = ["image_embedding", "parts_embedding", "global_misalignment"]
+    names = ["image_embedding", "layers"]
     table = pq.read_table(features, columns=names)
     return {
         name: torch.from_numpy(

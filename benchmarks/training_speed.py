@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from item.heads.columns import fit_statistics
 from item.heads.fitting import validation_rows
 from item.heads.settings import HeadSettings, Kind, balanced_weights
-from item.tables import FEATURES, SCHEMA_VERSION, STORED_EMBEDDING
+from item.tables import FEATURES, LAYERS, SCHEMA_VERSION, STORED_EMBEDDING
 from pipelines.runtime.start import start_ray
 from pipelines.storage.access import Storage
 from pipelines.train.progress import Bulletin, TrainingProgress
@@ -132,8 +132,13 @@ def measure(
     }
 
 
-def synthetic(rows: int, dimensions: int, seed: int) -> pa.Table:
-    """Rows of the true schema; a generated one fits its caption and objects a little worse."""
+def synthetic(rows: int, dimensions: int, seed: int, layers: int = 0) -> pa.Table:
+    """Rows of the true schema; a generated one fits its caption and objects a little worse.
+
+    Parameters
+    ----------
+    layers : length of the column ``layers``; 0 leaves it null
+    """
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 2, rows)
     image = _units(rng, rows, dimensions)
@@ -157,7 +162,11 @@ def synthetic(rows: int, dimensions: int, seed: int) -> pa.Table:
     arrays = []
     for field in FEATURES:
         values = columns.get(field.name)
-        if field.type == STORED_EMBEDDING:
+        if field.name == LAYERS:
+            seen = rng.standard_normal((rows, layers), np.float32).astype(np.float16)
+            values = list(seen) if layers else [None] * rows
+            arrays.append(pa.array(values, field.type))
+        elif field.type == STORED_EMBEDDING:
             flat = pa.array((image if values is None else values).astype(np.float16).ravel())
             ends = pa.array(np.arange(rows + 1) * dimensions, pa.int32())
             arrays.append(pa.ListArray.from_arrays(ends, flat))

@@ -89,9 +89,9 @@ def fit_source_thresholds(
     where there is none: if the new source and the m are exchangeable, its own limit lies within
     it with a probability of k / (m + 1), k being the place taken. That is conformal prediction of
     groups (Dunn, Wasserman and Ramdas 2023, Distribution-Free Prediction Sets for Two-Layer
-    Hierarchical Models). If the limits spread so widely that one beyond all of them is to be
-    expected, the threshold lies farther out still: at Student's prediction bound of the limits'
-    log-odds at the level ``PREDICTED``.
+    Hierarchical Models). If the limits of photographs spread so widely that one beyond all of them
+    is to be expected, the threshold lies farther out still, so that it accuses fewer: at Student's
+    prediction bound of the limits' log-odds at the level ``PREDICTED``.
     Sources with too few rows for a limit are left out.
 
     Parameters
@@ -116,7 +116,7 @@ def fit_source_thresholds(
     names = np.asarray(sources, str)
     real, generated = truth == 0, truth == 1
     highest_real, of_real = _limit(
-        values[real], names[real], points.real_called_generated, confidence
+        values[real], names[real], points.real_called_generated, confidence, PREDICTED
     )
     lowest_negated, of_generated = _limit(
         -values[generated], names[generated], points.generated_called_real, confidence
@@ -134,7 +134,11 @@ def _usable(names: NDArray[np.str_], share: float) -> list[str]:
 
 
 def _limit(
-    values: NDArray[np.float64], names: NDArray[np.str_], share: float, confidence: float
+    values: NDArray[np.float64],
+    names: NDArray[np.str_],
+    share: float,
+    confidence: float,
+    predicted: float = 0.0,
 ) -> tuple[float, SourcePromise]:
     """The limit that a new source's values exceed by at most ``share``, and its promise."""
     usable = _usable(names, share)
@@ -143,7 +147,7 @@ def _limit(
     order = np.argsort(limits, kind="stable")
     left_out = {}
     for number, name in enumerate(usable):
-        without = _beyond(np.delete(limits, number), confidence)
+        without = _beyond(np.delete(limits, number), confidence, predicted)
         left_out[name] = round(float(np.mean(values[names == name] > without)), 4)
     worst = order[chosen - 1]
     promise = SourcePromise(
@@ -153,15 +157,18 @@ def _limit(
         worst_source=usable[worst],
         left_out=left_out,
     )
-    return _beyond(limits, confidence), promise
+    return _beyond(limits, confidence, predicted), promise
 
 
-def _beyond(limits: NDArray[np.float64], confidence: float) -> float:
-    """The limit of the place that the confidence asks for, or the prediction bound beyond it."""
+def _beyond(limits: NDArray[np.float64], confidence: float, predicted: float) -> float:
+    """The limit of the place that the confidence asks for, or the prediction bound beyond it.
+
+    At the level 0 the bound is infinitely low and does not count.
+    """
     chosen = np.sort(limits)[_place(len(limits), confidence) - 1]
     spread = np.std(limits, ddof=1) * math.sqrt(1 + 1 / len(limits))
-    predicted = np.mean(limits) + stats.t.ppf(PREDICTED, len(limits) - 1) * spread
-    return float(max(chosen, predicted))
+    bound = np.mean(limits) + stats.t.ppf(predicted, len(limits) - 1) * spread if spread else chosen
+    return float(max(chosen, bound))
 
 
 def _exceeded_by(values: NDArray[np.float64], share: float) -> float:

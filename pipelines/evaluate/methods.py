@@ -47,6 +47,8 @@ class Method:
     shuffle: Shuffle | None = None
     variant: str | None = None
     """The features table to take instead of the main one."""
+    always: bool = False
+    """Whether it is compared also where each source is left out in its turn, though an ablation."""
 
 
 def methods(
@@ -204,7 +206,7 @@ def _beside(
 
     def same(what: str, sentence: str, *groups: Group) -> Method:
         head = ours.model_copy(update={"groups": groups})
-        return Method(what, Purpose.ABLATION, sentence, head)
+        return Method(what, Purpose.ABLATION, sentence, head, always=True)
 
     yield same("misalignment", "The same head on v - u and pooled o - w alone.", *MISALIGNMENT)
     if captioned != ours:

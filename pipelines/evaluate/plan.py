@@ -46,13 +46,14 @@ class EvaluationPlan:
     notes: tuple[str, ...] = ()
 
     def tasks(self) -> list[tuple[Trial, Method]]:
-        """What is measured; leaving out each in its turn is too much for ablations."""
+        """What is measured; leaving out each in its turn is too much for most ablations."""
         return [
             (trial, method)
             for trial in self.trials
             for method in self.methods
             if trial.protocol not in (LEAVE_ONE_OUT, LEAVE_SOURCES_OUT)
             or method.purpose != Purpose.ABLATION
+            or method.always
         ]
 
     def describe(self) -> dict[str, Any]:

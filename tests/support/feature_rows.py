@@ -45,6 +45,7 @@ COLUMNS = sorted(
         "parts_embedding",
         "global_misalignment",
         "local_misalignment",
+        "layers",
         "notes",
         "byte_count",
         "digital_source_type",

@@ -427,7 +427,7 @@ def test_row_as_pandas_has_it_is_explained_alike(head: Head) -> None:
 def test_rows_that_the_head_cannot_read_are_refused(head: Head) -> None:
     with pytest.raises(UsageError, match="lacks columns of a features table: caption"):
         explain({name: value for name, value in row().items() if name != "caption"}, head)
-    with pytest.raises(UsageError, match="embeddings of 8 dimensions"):
+    with pytest.raises(UsageError, match="vectors of 8 dimensions"):
         explain(row() | {"image_embedding": [0.0] * 4}, head)
 
 

@@ -9,6 +9,7 @@ from item.heads.columns import Group, fit_statistics, raw_features
 from item.heads.settings import HeadSettings
 from pipelines.evaluate.methods import (
     DE_FAKE,
+    MISALIGNMENT,
     OURS,
     UNIVERSAL,
     Purpose,
@@ -59,6 +60,8 @@ def test_misalignment_alone_layers_alone_and_both_are_heads_of_the_same_kind(our
     alone = [method.head.groups for method in compared if method.head.kind == ours.kind]
     assert (Group.LAYERS,) in alone
     assert next(m for m in compared if m.name == "misalignment").head.kind == ours.kind
+    always = {method.head.groups for method in compared if method.always}
+    assert MISALIGNMENT in always and len(always) >= 2
     assert any(
         Group.LAYERS in groups and Group.GLOBAL_MISALIGNMENT in groups for groups in alone
     ) == (Group.LAYERS in ours.groups)

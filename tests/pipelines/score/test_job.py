@@ -44,6 +44,7 @@ def feature_rows(number: int, seed: int) -> pa.Table:
     for row in range(number):
         one: dict[str, Any] = {"uri": f"{seed}/{row:03}.jpg", "source": "crawl", "status": "ok"}
         one |= {name: vectors[place, row].astype(np.float16) for place, name in enumerate(names)}
+        one["layers"] = random.normal(size=SHIPPED.description.layers).astype(np.float16)
         one |= {"caption": "a dog on a sofa", "width": 640, "height": 480, "format": "jpeg"}
         one |= {"byte_count": 5000, "jpeg_quality": 80.0, "object_count": 2}
         one |= {"ungrounded_fraction": 0.0, "global_similarity": 0.3}

@@ -14,7 +14,7 @@ from pipelines.tables.provenance import provenance, versions, with_part_facts
 @pytest.fixture
 def profile(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "FOLDER", tmp_path)
-    for name in ("captioner", "dual_encoder"):
+    for name in ("captioner", "dual_encoder", "layers"):
         (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
     return load_profile("mini", {"decoding.max_side": 300})
 
