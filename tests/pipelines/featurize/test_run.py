@@ -298,34 +298,23 @@ def test_other_resources_are_the_same_work(finished: Finished) -> None:
     assert run(finished.dump, finished.output, **settings)["outcome"] == "nothing_to_do"
 
 
-def test_of_a_night_that_grew_only_new_files_are_computed(
+def test_of_a_night_that_changed_only_what_is_new_is_computed_and_what_went_leaves_it(
     finished: Finished, tmp_path: Path
 ) -> None:
     output = tmp_path / "features"
     shutil.copytree(finished.output, output)
     before = files(output)
     new = {"new.png": encode(flat(), "PNG"), "new-empty.png": b""}
-    with changed(finished.dump, new):
+    with changed(finished.dump, new | {"cut.jpg": encode(flat(), "PNG"), "empty.jpg": None}):
         manifest = run(finished.dump, output)
-    assert manifest["rows_computed"] == manifest["rows"]["total"] == 2
-    assert manifest["rows"]["done_before"] == len(DUMP)
-    assert {n for n in before if "date=" in n} == {n for n in files(output) if "date=" in n}
-    found = outcomes(output, finished.dump)
-    assert len(found) == len(DUMP) + 2
-    assert (found["new.png"], found["new-empty.png"]) == ("ok", "empty_file")
-
-
-def test_file_that_was_mended_is_read_again_and_one_that_went_leaves_the_night(
-    finished: Finished, tmp_path: Path
-) -> None:
-    output = tmp_path / "features"
-    shutil.copytree(finished.output, output)
-    mended = {"cut.jpg": encode(flat(), "PNG"), "empty.jpg": None}
-    with changed(finished.dump, mended):
-        manifest = run(finished.dump, output)
-        assert manifest["rows_computed"] == 1 and manifest["rows"]["taken_out"] == 1
+        assert manifest["rows_computed"] == 3 and manifest["rows"]["taken_out"] == 1
+        assert manifest["rows"]["done_before"] == len(GOOD)
         assert run(finished.dump, output)["outcome"] == "nothing_to_do"
-    assert outcomes(output, finished.dump) == {**dict.fromkeys(GOOD, "ok"), "cut.jpg": "ok"}
+    assert {n for n in before if "date=" in n} == {n for n in files(output) if "date=" in n}
+    assert outcomes(output, finished.dump) == {
+        **dict.fromkeys(GOOD, "ok"),
+        **{"cut.jpg": "ok", "new.png": "ok", "new-empty.png": "empty_file"},
+    }
 
 
 def test_another_folder_with_the_same_names_joins_the_table(
