@@ -22,7 +22,7 @@ import torch
 import typer
 from numpy.typing import NDArray
 
-from item.heads.columns import fit_statistics
+from item.heads.columns import Group, fit_statistics
 from item.heads.fitting import validation_rows
 from item.heads.settings import HeadSettings, Kind, balanced_weights
 from item.tables import FEATURES, LAYERS, SCHEMA_VERSION, STORED_EMBEDDING
@@ -47,7 +47,13 @@ def main(
 ) -> None:
     """Measure rows a second of one worker and of two, and their ratio."""
     numbers = [int(number) for number in workers.split(",")]
-    settings = HeadSettings(kind=Kind.MLP, epochs=epochs, patience=epochs, batch_size=batch_size)
+    settings = HeadSettings(
+        kind=Kind.MLP,
+        groups=(Group.GLOBAL_RESIDUAL, Group.LOCAL_RESIDUAL),
+        epochs=epochs,
+        patience=epochs,
+        batch_size=batch_size,
+    )
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), rows, dimensions, settings, numbers)
     first = found["runs"][0]["rows_per_second"]

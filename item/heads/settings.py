@@ -72,15 +72,15 @@ class HeadSettings(BaseModel):
     """Model, features and training of a head.
 
     The defaults are those that did best on unseen generators and photographs
-    (docs/results.md). Logistic and kernel heads are fitted in memory; for millions of
+    (docs/unseen_sources.md). Logistic and kernel heads are fitted in memory; for millions of
     rows there is the MLP.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Kind = Kind.LOGISTIC
+    kind: Kind = Kind.KERNEL
     """Which model."""
-    groups: tuple[Group, ...] = (Group.GLOBAL_RESIDUAL, Group.LOCAL_RESIDUAL)
+    groups: tuple[Group, ...] = (Group.LAYERS,)
     """Features, in the order of the head's columns."""
     centred: bool = False
     """Whether image and caption embeddings are centred by modality."""
@@ -102,7 +102,7 @@ class HeadSettings(BaseModel):
     """Rows of a step, of all workers together."""
     seed: int = Field(default=0, ge=0)
     """Decides the split and all random numbers of the training."""
-    balance: Balance = Balance.LABEL
+    balance: Balance = Balance.ROOT
     """What weighs the same in total: labels alone, or sources too; ``root`` lies between."""
     boosting: Boosting = Boosting()
     """Settings of the kind ``lightgbm``."""

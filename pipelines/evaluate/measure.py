@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from item.heads.columns import FeatureArrays
 from item.heads.fitting import fit
 from item.heads.head import Head
-from item.heads.settings import HeadSettings, balanced_weights
+from item.heads.settings import Balance, HeadSettings, balanced_weights
 from item.statistics import metrics
 from item.statistics.calibration import (
     OperatingPoints,
@@ -266,7 +266,7 @@ def _scored_rows(trial: Trial, labels: NDArray, scores: NDArray) -> pd.DataFrame
     for source in dict.fromkeys(test.real_source for test in trial.tests):
         tested = [t.rows for t in trial.tests if (t.subset, t.real_source) == (ALL, source)]
         rows = np.unique(np.concatenate(tested))
-        weight = balanced_weights(labels[rows], np.full(len(rows), ""), HeadSettings().balance)
+        weight = balanced_weights(labels[rows], np.full(len(rows), ""), Balance.LABEL)
         columns = {"score": scores[rows], "label": labels[rows], "weight": weight}
         frames.append(pd.DataFrame({"real_source": source, **columns}))
     return pd.concat(frames, ignore_index=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from item.heads.columns import FeatureArrays, Group
-from item.heads.settings import HeadSettings, Kind
+from item.heads.settings import Balance, HeadSettings, Kind
 from item.misalignment import global_similarity
 
 OURS = "item"
@@ -63,7 +63,8 @@ def methods(
     layers : whether the features have layers
     seed : of the heads that draw
     """
-    plain = HeadSettings(whitened=False, logistic_c=0.003, seed=seed)
+    common = {"balance": Balance.LABEL, "seed": seed, "whitened": False}
+    plain = HeadSettings(kind=Kind.LOGISTIC, logistic_c=0.003, **common)
 
     def logistic(*groups: Group, **changes: object) -> HeadSettings:
         return plain.model_copy(update={"groups": groups, **changes})
@@ -72,8 +73,8 @@ def methods(
     g = Group
     both_levels = (g.GLOBAL_MISALIGNMENT, g.LOCAL_MISALIGNMENT)
     paper = (*both_levels, g.GLOBAL_SIMILARITY, g.LOCAL_SIMILARITIES)
-    mlp = HeadSettings(kind=Kind.MLP, seed=seed, groups=paper, whitened=False, epochs=30)
-    boosted = HeadSettings(kind=Kind.LIGHTGBM, seed=seed, whitened=False)
+    mlp = HeadSettings(kind=Kind.MLP, groups=paper, epochs=30, **common)
+    boosted = HeadSettings(kind=Kind.LIGHTGBM, **common)
     baseline, control, ablation = Purpose.BASELINE, Purpose.CONTROL, Purpose.ABLATION
     scalars = (g.GLOBAL_SIMILARITY, g.LOCAL_SIMILARITIES)
     captioned = _captioned(ours)

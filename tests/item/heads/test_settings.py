@@ -22,7 +22,8 @@ def test_groups_are_some_and_distinct(groups: tuple[Group, ...]) -> None:
 
 def test_levels_are_those_of_the_groups() -> None:
     assert HeadSettings(groups=(Group.IMAGE, Group.CAPTION)).levels == {Level.GLOBAL}
-    assert HeadSettings().levels == {Level.GLOBAL, Level.LOCAL}
+    both = HeadSettings(groups=(Group.IMAGE, Group.PARTS))
+    assert both.levels == {Level.GLOBAL, Level.LOCAL}
 
 
 @given(ROWS)

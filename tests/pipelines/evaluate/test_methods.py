@@ -41,11 +41,12 @@ def test_baselines_see_what_their_papers_say():
     assert groups[OURS] == HeadSettings().groups
 
 
+RESIDUALS = HeadSettings(kind="logistic", groups=(Group.GLOBAL_RESIDUAL, Group.LOCAL_RESIDUAL))
 LAYERS = HeadSettings(groups=(Group.LAYERS,))
 MIXED = HeadSettings(groups=(Group.LAYERS, Group.GLOBAL_MISALIGNMENT))
 
 
-@pytest.mark.parametrize("ours", [LAYERS, MIXED, HeadSettings()])
+@pytest.mark.parametrize("ours", [LAYERS, MIXED, RESIDUALS])
 def test_shuffled_captions_are_given_to_a_head_that_sees_captions(ours):
     controls = [method for method in methods(ours, (), layers=True) if method.shuffle]
     assert len(controls) == len(Shuffle)
@@ -54,7 +55,7 @@ def test_shuffled_captions_are_given_to_a_head_that_sees_captions(ours):
         assert set(ours.groups) <= set(method.head.groups)
 
 
-@pytest.mark.parametrize("ours", [LAYERS, MIXED, HeadSettings()])
+@pytest.mark.parametrize("ours", [LAYERS, MIXED, RESIDUALS])
 def test_misalignment_alone_layers_alone_and_both_are_heads_of_the_same_kind(ours):
     compared = methods(ours, (), layers=True)
     alone = [method.head.groups for method in compared if method.head.kind == ours.kind]
@@ -68,7 +69,7 @@ def test_misalignment_alone_layers_alone_and_both_are_heads_of_the_same_kind(our
 
 
 def test_features_without_layers_are_not_asked_for_them():
-    assert not [m for m in methods(HeadSettings(), ()) if Group.LAYERS in m.head.groups]
+    assert not [m for m in methods(RESIDUALS, ()) if Group.LAYERS in m.head.groups]
 
 
 @pytest.mark.parametrize("group", Group)

@@ -313,7 +313,9 @@ def test_of_a_night_that_changed_only_what_is_new_is_computed_and_what_went_leav
     assert {n for n in before if "date=" in n} == {n for n in files(output) if "date=" in n}
     assert outcomes(output, finished.dump) == {
         **dict.fromkeys(GOOD, "ok"),
-        **{"cut.jpg": "ok", "new.png": "ok", "new-empty.png": "empty_file"},
+        "cut.jpg": "ok",
+        "new.png": "ok",
+        "new-empty.png": "empty_file",
     }
 
 

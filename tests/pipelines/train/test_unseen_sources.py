@@ -9,7 +9,7 @@ import pytest
 
 from item.heads.columns import FeatureArrays
 from item.heads.head import Head
-from item.heads.settings import HeadSettings
+from item.heads.settings import HeadSettings, Kind
 from pipelines.train import unseen_sources
 from pipelines.train.job import train_head
 from pipelines.train.plan import plan_training
@@ -18,7 +18,7 @@ from tests.item.heads.examples import DIFFERENCES, features_table
 from tests.pipelines.train.examples import configured
 from tests.support.feature_tables import write_features
 
-SETTINGS = HeadSettings(groups=DIFFERENCES, whitened=False)
+SETTINGS = HeadSettings(kind=Kind.LOGISTIC, groups=DIFFERENCES, whitened=False)
 
 
 def test_small_generators_of_a_source_are_one_family() -> None:

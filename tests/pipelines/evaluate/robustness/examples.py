@@ -18,7 +18,9 @@ STRENGTHS = {"none": 1.0, "jpeg-75": 0.7, "blur-4": 0.0}
 
 def small_head(feature_set: str = MINI, seed: int = 1) -> Head:
     """A logistic head for embeddings of ``examples.DIMENSIONS``."""
-    how = HeadSettings(groups=examples.DIFFERENCES, whitened=False, logistic_c=0.01)
+    how = HeadSettings(
+        kind="logistic", groups=examples.DIFFERENCES, whitened=False, logistic_c=0.01
+    )
     (learned, labels), (held_out, truth) = examples.labelled(seed=seed), examples.labelled(seed=9)
     fitted = fit(learned, labels, np.ones(len(labels), np.float32), how)
     calibration = fit_platt(fitted.logits(held_out)[1], truth)
