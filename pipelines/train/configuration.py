@@ -55,7 +55,7 @@ class TrainConfiguration(RayJobConfiguration):
     """Share of pictures like the training ones that may be called unfamiliar."""
     rows_in_memory: int = Field(default=50_000, ge=1000)
     """Most rows to fit statistics on, to calibrate on, and to validate on, each; and to train
-    a logistic head on. All training rows train the others."""
+    a logistic or kernel head on. All training rows train the others."""
     workers: int = Field(default=1, ge=1)
     """Processes that train an MLP together."""
     cpus_per_worker: float = Field(default=0.5, gt=0)
