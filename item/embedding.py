@@ -102,7 +102,7 @@ class MiniClip(BaseModel):
 
     model: Literal["mini"] = "mini"
     """Which dual encoder."""
-    layers: LayerColumns = 256
+    layers: Annotated[int, Field(ge=0, le=256)] = 256
     """Length of the column ``layers``; 0 leaves it null."""
 
 

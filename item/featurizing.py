@@ -15,10 +15,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from item import misalignment
-from item.boxes import Picture, Size, box_in_picture, crop, full_size_box
 from item.captioning import Captioner, first_caption, load_captioner
 from item.embedding import DualEncoder, load_dual_encoder, with_layers
 from item.grounding import PartsGrounder, load_grounder
+from item.images.boxes import Picture, Size, box_in_picture, crop, full_size_box
 from item.images.decode import Decoding, decode, image_id
 from item.images.errors import ImageError
 from item.images.file_claims import digital_source_type

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from item.boxes import CropGrid, Picture, crop_grid
 from item.embedding import DualEncoder
+from item.images.boxes import CropGrid, Picture, crop_grid
 from item.models.custom import CustomModel, check_custom, custom_revision, load_custom
 from item.models.files.source import ModelFiles, check, local_folder, resolved_revision
 from item.models.precision import Precision

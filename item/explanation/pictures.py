@@ -13,8 +13,8 @@ import PIL.Image
 from numpy.typing import NDArray
 from PIL import ImageDraw, ImageFont
 
-from item.boxes import Box
 from item.explanation.sentences import NamedObject
+from item.images.boxes import Box
 from item.images.decode import Decoding, decode
 
 LEAST_SIDE = 640

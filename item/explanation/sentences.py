@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
-from item.boxes import Box
 from item.errors import UsageError
 from item.heads.columns import columns_of
 from item.heads.head import Head
+from item.images.boxes import Box
 from item.statistics.calibration import Abstention, Calibration, Verdict
 from item.tables import BOX, FEATURES, ErrorCode
 from item.text import printable

@@ -25,6 +25,8 @@ from item.mini.whole_pictures import whole_pictures
 HEADS = 8
 CROP_SIDE = 128
 CROP_BATCH = 16
+MOST_LAYERS = 256
+"""Directions of the projection that ships; 512 brought 0.004 more AUROC for twice the column."""
 TEXTS_KEPT = 20_000
 """Embeddings of texts that are remembered: captions name the same few things again and again."""
 
@@ -116,11 +118,6 @@ class MiniDualEncoder:
     dimensions = WIDTH
 
     def __init__(self, weights: Path | None = None, layer_columns: int = 0) -> None:
-        self.layer_columns = layer_columns
-        if layer_columns:
-            layers = load_weights("layers")
-            self.layer_means = layers["means"]
-            self.layer_directions = layers["directions"][:, :layer_columns].contiguous()
         self.whole = whole_pictures()
         self.backbone = self.whole.backbone
         self.text_backbone = TextBackbone()
@@ -129,6 +126,11 @@ class MiniDualEncoder:
         self.names = tensors.pop("names").reshape(CLASSES, WIDTH)
         self.space.load_state_dict(tensors)
         self._texts: dict[str, NDArray[np.float32]] = {}
+        self.layer_columns = layer_columns
+        if layer_columns:
+            layers = load_weights("layers")
+            self.layer_means = layers["means"]
+            self.layer_directions = layers["directions"][:, :layer_columns].contiguous()
 
     def embed_images(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Whole pictures (h, w, 3) -> unit rows (n, 384)."""

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from item.layers import MOST_COLUMNS
+from item.mini.dual_encoder import MOST_LAYERS
 from item.mini.whole_pictures import whole_pictures
 
 
@@ -28,7 +28,7 @@ def fit_layers(
 
     Returns
     -------
-    ``means`` (2 * POOLED,) and ``directions`` (2 * POOLED, 512): layers of pooled stages x are
+    ``means`` (2 * POOLED,) and ``directions`` (2 * POOLED, 256): layers of pooled stages x are
     ``(x - means) @ directions``.
     """
     whole, found, count = whole_pictures(), [], 0
@@ -40,7 +40,7 @@ def fit_layers(
     means, deviations = pooled.mean(dim=0), pooled.std(dim=0).clamp_min(1e-3)
     standard = (pooled - means) / deviations
     variances, directions = torch.linalg.eigh(standard.T @ standard / len(standard))
-    largest = torch.arange(len(variances) - 1, len(variances) - 1 - MOST_COLUMNS, -1)
+    largest = torch.arange(len(variances) - 1, len(variances) - 1 - MOST_LAYERS, -1)
     scale = variances[largest].mean().sqrt()
     chosen = directions[:, largest] / deviations.unsqueeze(1) / scale
     return {"means": means.float(), "directions": chosen.float()}

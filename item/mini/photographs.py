@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from item.boxes import CropGrid, Picture, crop_grid
+from item.images.boxes import CropGrid, Picture, crop_grid
 from item.mini.backbone import Backbone, normalise, slices
 from item.mini.dual_encoder import CROP_SIDE
 from item.mini.whole_pictures import SIDE

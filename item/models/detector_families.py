@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from item.boxes import Picture
+from item.images.boxes import Picture
 
 OWL_PROMPT = "a photo of a {phrase}"
 MAX_ASPECT = 16

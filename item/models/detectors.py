@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from item.boxes import Picture, fitted_box
 from item.errors import UsageError
+from item.images.boxes import Picture, fitted_box
 from item.models.batching import Batches, automatic_size, device, dtype
 from item.models.detector_families import Family, GroundingDino, Owl
 from item.models.files.contents import check_contents

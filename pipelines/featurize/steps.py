@@ -10,11 +10,11 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from item.boxes import Size
 from item.captioning import first_caption, load_captioner
 from item.embedding import DualEncoder, load_dual_encoder, with_layers
 from item.errors import UsageError
 from item.featurizing import FoundObjects, ObjectFinder, misaligned, read_file
+from item.images.boxes import Size
 from item.images.decode import image_id
 from item.images.errors import ImageError
 from item.images.perturb import NONE, Perturbation

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from item.boxes import CropGrid
 from item.grounding import CropGridGrounder, DetectorGrounder
+from item.images.boxes import CropGrid
 from item.models.detectors import Detector
 from tests.support.photographs import photograph
 from tests.support.tiny_checkpoints.detectors import tiny_grounding_dino, tiny_owlv2, tiny_owlvit

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from item.boxes import CropGrid, crop_grid
 from item.grounding import CropGridGrounder
+from item.images.boxes import CropGrid, crop_grid
 
 GRID = CropGrid(threshold=0.5)
 

@@ -156,7 +156,7 @@ def test_shipped_head_gives_a_picture_with_features_a_verdict(tmp_path: Path) ->
         )
     }
     scalars = {f"local_similarity_{name}": 0.1 for name in ("min", "mean", "max", "std")}
-    scalars |= {"object_count": 1, "ungrounded_fraction": 0.0}
+    scalars |= {"object_count": 1, "ungrounded_fraction": 0.0, "layers": [0.0] * 256}
     rows = read_back(tmp_path, row("cat.png", **vectors, **scalars), row("no-features.png"))
     found = rows.set_index("uri")
     assert found["verdict"]["no-features.png"] == "not_scored"

@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import load_file
 from typer.testing import CliRunner, Result
 
-from item.layers import MOST_COLUMNS
 from item.mini.backbone import POOLED
+from item.mini.dual_encoder import MOST_LAYERS
 from item.profiles import Profile, load_profile, profile_names
 from jobs.models import app
 from pipelines.configuration import parse_settings
@@ -159,7 +159,7 @@ def test_layers_are_fitted_on_pictures_and_what_is_missing_is_told(tmp_path: Pat
     tensors = load_file(tmp_path / "out" / "layers.safetensors")
     assert {name: tuple(value.shape) for name, value in tensors.items()} == {
         "means": (2 * POOLED,),
-        "directions": (2 * POOLED, MOST_COLUMNS),
+        "directions": (2 * POOLED, MOST_LAYERS),
     }
     refused = invoke("fit-layers", "--input", str(tmp_path / "none"), *folders[2:])
     assert refused.exit_code == 2 and "There is no Parquet in" in refused.stderr

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import torch
 
-from item.layers import MOST_COLUMNS
 from item.mini.backbone import CLASSES, POOLED
 from item.mini.captioner import PAD, SPECIAL, Decoder, Language, save_decoder
 from item.mini.checkpoint import save_weights
-from item.mini.dual_encoder import JointSpace
+from item.mini.dual_encoder import MOST_LAYERS, JointSpace
 from item.mini.text_backbone import WIDTH
 
 WORDS = ("a", "ball", "cat", "dog", "on", "red", "sits", "the")
@@ -19,7 +18,7 @@ WORDS = ("a", "ball", "cat", "dog", "on", "red", "sits", "the")
 def write_dual_encoder(folder: Path, seed: int = 0) -> Path:
     """A dual encoder's weights file in ``folder``, and the projection of its layers beside it."""
     torch.manual_seed(seed)
-    layers = {"means": torch.zeros(2 * POOLED), "directions": torch.randn(2 * POOLED, MOST_COLUMNS)}
+    layers = {"means": torch.zeros(2 * POOLED), "directions": torch.randn(2 * POOLED, MOST_LAYERS)}
     save_weights(layers, folder / "layers.safetensors")
     path = folder / "dual_encoder.safetensors"
     save_weights({**JointSpace().state_dict(), "names": torch.randn(CLASSES, WIDTH)}, path)

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from item.layers import MOST_COLUMNS
 from item.mini.backbone import POOLED
+from item.mini.dual_encoder import MOST_LAYERS
 from item.mini.layers_fitting import fit_layers
 from item.mini.whole_pictures import whole_pictures
 
@@ -17,10 +17,10 @@ def test_columns_come_in_the_order_of_their_variance_and_have_a_mean_square_of_o
     tensors = fit_layers([pictures[:10], pictures[10:]], said.append)
     assert said == ["10 pictures seen", "24 pictures seen"]
     assert tensors["means"].shape == (2 * POOLED,)
-    assert tensors["directions"].shape == (2 * POOLED, MOST_COLUMNS)
+    assert tensors["directions"].shape == (2 * POOLED, MOST_LAYERS)
     pooled = whole_pictures().layers(pictures)
     columns = (pooled - tensors["means"]) @ tensors["directions"]
-    torch.testing.assert_close(columns.mean(dim=0), torch.zeros(MOST_COLUMNS), atol=1e-3, rtol=0)
+    torch.testing.assert_close(columns.mean(dim=0), torch.zeros(MOST_LAYERS), atol=1e-3, rtol=0)
     variances = columns.square().mean(dim=0)
     assert 0.9 < variances.mean() < 1.1
     assert (variances[:-1] >= variances[1:] - 1e-3 * variances[0]).all()

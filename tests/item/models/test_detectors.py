@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from item.boxes import fitted_box
 from item.errors import UsageError
+from item.images.boxes import fitted_box
 from item.models.batching import CPU_BATCH
 from item.models.detectors import Detector, detector_family
 from tests.support.photographs import photograph

@@ -43,6 +43,7 @@ def configuration(features: str, output: Path, **changes: object) -> EvaluateCon
         "resamples": 50,
         "protocols": (ONE_TO_ALL,),
         "operating_points": LOOSE,
+        "head": {"kind": "logistic", "groups": ["global_residual", "local_residual"]},
     }
     return EvaluateConfiguration(**values | changes)
 

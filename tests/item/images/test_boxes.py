@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from item.boxes import CropGrid, box_in_picture, crop, crop_grid, fitted_box, full_size_box
+from item.images.boxes import CropGrid, box_in_picture, crop, crop_grid, fitted_box, full_size_box
 from tests.support.odd_files import quadrants
 
 
