@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from item.errors import UsageError
 from item.layers import LayerColumns
+from item.mini import MOST_LAYERS
 from item.models.custom import CustomModel, check_custom, custom_revision, load_custom
 from item.models.files.source import ModelFiles, check, local_folder, resolved_revision
 from item.models.precision import Precision
@@ -102,7 +103,7 @@ class MiniClip(BaseModel):
 
     model: Literal["mini"] = "mini"
     """Which dual encoder."""
-    layers: Annotated[int, Field(ge=0, le=256)] = 256
+    layers: Annotated[int, Field(ge=0, le=MOST_LAYERS)] = MOST_LAYERS
     """Length of the column ``layers``; 0 leaves it null."""
 
 

@@ -234,8 +234,8 @@ def fit_layers(
 
     Example: python jobs/models.py fit-layers --input photographs/ --output item/mini/weights
     """
+    from item.mini import layers_fitting
     from item.mini.checkpoint import save_weights
-    from item.mini.layers_fitting import fit_layers
 
     with refusals():
         files = [file for folder in input for file in _files(folder)]
@@ -247,7 +247,7 @@ def fit_layers(
         for some in np.array_split(chosen, max(len(chosen) // 50, 1))
     )
     with console().status("") as status:
-        tensors = fit_layers(batches, status.update)
+        tensors = layers_fitting.fit_layers(batches, status.update)
     save_weights(tensors, output / "layers.safetensors")
 
 

@@ -41,7 +41,7 @@ class KnownFamilies(BaseModel):
     """On the calibration rows: how often the most probable family is the right one."""
     open_set_auroc: dict[str, float] = {}
     """By family: how well its pictures are told from those of the others, by the largest
-    probability, where it was not trained on."""
+    probability, where it was not trained on. Not of families without calibration rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,17 +85,17 @@ def fit_attribution(
     if len(learned) < 2 or len(held) < LEAST_ROWS:
         return None
     weights = _fitted(columns, families, learned)
-    progress(1, len(learned) + 1)
+    judged = [name for name in learned if len(learned) > 2 and name in truth]
+    progress(1, len(judged) + 1)
     logits = _logits(held, weights)
     places = np.searchsorted(learned, truth)
     temperature = _temperature(logits, places)
     probabilities = softmax(logits / temperature, axis=1)
     least = float(np.quantile(probabilities.max(axis=1), rejected, method="lower"))
     open_set = {}
-    for number, name in enumerate(learned, 2):
-        if len(learned) > 2:
-            open_set[name] = _told_apart(columns, families, learned, name, (held, truth))
-        progress(number, len(learned) + 1)
+    for number, name in enumerate(judged, 2):
+        open_set[name] = _told_apart(columns, families, learned, name, (held, truth))
+        progress(number, len(judged) + 1)
     known = KnownFamilies(
         families=tuple(learned),
         temperature=temperature,
@@ -118,8 +118,7 @@ def _told_apart(
     others = [name for name in learned if name != left_out]
     weights = _fitted(columns, families, others)
     surest = softmax(_logits(held[0], weights), axis=1).max(axis=1)
-    unknown = held[1] == left_out
-    return float(auroc(unknown.astype(int), -surest)) if unknown.any() else float("nan")
+    return float(auroc((held[1] == left_out).astype(int), -surest))
 
 
 def _fitted(

@@ -201,8 +201,9 @@ class Head:
         arrays = FeatureArrays.of(table.take(rows), *lengths)
         whole = arrays.complete()
         rows, arrays = rows[whole], arrays.take(whole)
+        columns = self.fitted.columns(arrays)
         logits = np.full((2, len(table)), np.nan)
-        logits[:, rows] = self.fitted.logits(arrays)
+        logits[:, rows] = self.fitted.model.logits(columns)
         unfamiliar = np.zeros(len(table), bool)
         unfamiliar[rows] = self.familiarity.unfamiliar(arrays.image)
         scores = self.description.calibration.scores(logits[1])
@@ -213,21 +214,13 @@ class Head:
             )
         ]
         said = verdicts(scores, self.description.thresholds, [reason is not None for reason in why])
-        families, probabilities = self._attributed(table, said)
-        return Scores(logits[0], logits[1], scores, said, why, families, probabilities)
-
-    def _attributed(
-        self, table: pa.Table, said: Sequence[Verdict]
-    ) -> tuple[list[str | None], NDArray[np.float64]]:
-        """Families of the rows that are likely generated, and their probabilities."""
-        names = np.full(len(table), None, object)
+        families = np.full(len(table), None, object)
         probabilities = np.full(len(table), np.nan)
-        called = np.flatnonzero([verdict == Verdict.LIKELY_GENERATED for verdict in said])
-        if self.attribution is not None and len(called):
-            lengths = self.description.dimensions, self.description.layers
-            arrays = FeatureArrays.of(table.take(called), *lengths)
-            names[called], probabilities[called] = self.attribution.of(self.fitted.columns(arrays))
-        return names.tolist(), probabilities
+        if self.attribution is not None:
+            called = np.array([said[row] == Verdict.LIKELY_GENERATED for row in rows], bool)
+            found = self.attribution.of(columns[called])
+            families[rows[called]], probabilities[rows[called]] = found
+        return Scores(logits[0], logits[1], scores, said, why, families.tolist(), probabilities)
 
     def files(self) -> dict[str, bytes]:
         """The bundle by file name; ``head.json``, without which it is none, comes last."""

@@ -63,7 +63,7 @@ class Kernel(BaseModel):
     landmarks: int = Field(default=1500, ge=2, le=20_000)
     """Training rows, drawn by the seed, with which every row is compared."""
     width: float = Field(default=1.0, gt=0)
-    """Times the mean square length of a landmark, the kernel's gamma."""
+    """The kernel's gamma times the mean square length of a landmark."""
     c: float = Field(default=3.0, gt=0)
     """Inverse of the penalty of the logistic regression on the kernel's columns."""
 

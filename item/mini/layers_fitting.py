@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from item.mini.dual_encoder import MOST_LAYERS
+from item.mini import MOST_LAYERS
 from item.mini.whole_pictures import whole_pictures
 
 

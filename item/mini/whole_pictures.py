@@ -38,17 +38,26 @@ class WholePictures:
         """Pictures (h, w, 3) of any sizes -> maps (n, 320, 7, 7)."""
         return self._seen(pictures)[0]
 
-    @torch.inference_mode()
     def layers(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Pooled stages of the squashed pictures and of their centre crops, (n, 2 * ``POOLED``).
+        """Pictures (h, w, 3) of any sizes -> layers as :meth:`maps_and_layers` has them."""
+        return self.maps_and_layers(pictures)[1]
+
+    @torch.inference_mode()
+    def maps_and_layers(self, pictures: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
+        """Maps, and pooled stages of the squashed pictures and of their centre crops.
 
         Parameters
         ----------
         pictures : n arrays of shape (h, w, 3), of any sizes; see :mod:`item.layers`
+
+        Returns
+        -------
+        Tensors of shape (n, 320, 7, 7) and (n, 2 * ``POOLED``).
         """
+        maps, squashed = self._seen(pictures)
         crops = [centre_crop(picture, SIDE) for picture in pictures]
         _, cropped = maps_with_layers(self.backbone, crops, SIDE, BATCH)
-        return torch.cat([self._seen(pictures)[1], cropped], dim=1)
+        return maps, torch.cat([squashed, cropped], dim=1)
 
     def forget(self) -> None:
         """Compute everything anew from here on."""

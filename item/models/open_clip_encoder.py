@@ -93,6 +93,7 @@ class OpenClipEncoder:
         self.model = model.eval().requires_grad_(False).to(self.device, dtype(precision))
         self.model.visual.to(memory_format=torch.channels_last)
         self.layer_columns = layer_columns
+        self._half = (layer_columns + 1) // 2
         self._tower = LayeredTower(self.model.visual) if layer_columns else None
         self._projection: Tensor | None = None
         self.compiled = compiled
@@ -161,18 +162,17 @@ class OpenClipEncoder:
             pass
         on_device = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         images = ((on_device - self._mean) / self._std).to(dtype(self.precision))
-        if self._tower is None:
-            return self._unit(self.model.encode_image(images, normalize=False), len(pictures))
-        self._tower.forget()
-        embeddings = normalize(self.model.encode_image(images, normalize=False).float(), dim=1)
-        rows = torch.cat([embeddings, self._projected(self._tower.pooled())], dim=1)
+        if self._tower is not None:
+            self._tower.forget()
+        rows = normalize(self.model.encode_image(images, normalize=False).float(), dim=1)
+        if self._tower is not None:
+            rows = torch.cat([rows, self._projected(self._tower.pooled())], dim=1)
         return rows[: len(pictures)].unbind()
 
     def _projected(self, pooled: Tensor) -> Tensor:
         """Pooled blocks (n, numbers) -> (n, half of the columns)."""
         if self._projection is None:
-            half = (self.layer_columns + 1) // 2
-            signs = random_projection(pooled.shape[1], half)
+            signs = random_projection(pooled.shape[1], self._half)
             self._projection = torch.from_numpy(signs).to(self.device)
         return pooled @ self._projection
 
@@ -193,15 +193,11 @@ class OpenClipEncoder:
             features = torch.func.functional_call(self.model.text, mask, (tokens,))
         else:
             features = self.model.encode_text(tokens, normalize=False)
-        return self._unit(features, count)
-
-    def _unit(self, features: Tensor, count: int) -> Sequence[Tensor]:
         return normalize(features[:count].float(), dim=1).unbind()
 
     def _collected(self, rows: Sequence[Tensor]) -> NDArray[np.float32]:
         if not rows:
-            half = (self.layer_columns + 1) // 2
-            return np.zeros((0, self.dimensions + half), np.float32)
+            return np.zeros((0, self.dimensions + self._half), np.float32)
         found = torch.stack(list(rows)).cpu().numpy()
         if not np.isfinite(found).all():
             raise UsageError(

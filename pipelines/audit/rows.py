@@ -24,10 +24,10 @@ from fsspec import AbstractFileSystem
 from numpy.typing import NDArray
 
 from item.errors import UsageError
-from item.tables import typed
+from item.tables import SCORES, typed
 from pipelines.storage.access import Storage, check_readable, filesystem
 from pipelines.storage.urls import redact
-from pipelines.tables.published import date_of
+from pipelines.tables.published import conformed, date_of
 
 One = TypeVar("One")
 Result = TypeVar("Result")
@@ -263,9 +263,10 @@ def _tables(
             there = [name for name in columns if name not in missing]
             for group in range(parquet.num_row_groups) if groups is None else groups:
                 rows = typed(parquet.read_row_group(group, there))
-                for name in missing:
-                    rows = rows.append_column(name, pa.nulls(len(rows), pa.string()))
-                yield rows.select(columns)
+                fields = [
+                    (SCORES if name in LATER else rows.schema).field(name) for name in columns
+                ]
+                yield conformed(rows, pa.schema(fields))
     except pa.ArrowInvalid:
         raise UsageError(f"The file {redact(path)} is not readable as Parquet.") from None
 

@@ -201,7 +201,7 @@ def _to_score(
             schema, metadata = parquet.schema_arrow, parquet.metadata
             if table_kind(schema) != FEATURES:
                 raise UsageError(f"{where} is not of a features table: take it out of there.")
-            check_distinct(schema.names, COLUMNS, where)
+            check_distinct(schema.names, (*COLUMNS, LAYERS), where)
             if missing := sorted(set(COLUMNS) - set(schema.names)):
                 raise UsageError(f"{where} lacks the column '{missing[0]}' of a features table.")
             head.check_feature_set(feature_set_in(parquet))

@@ -268,8 +268,10 @@ def _fragments(
                 about = pq.ParquetFile(file)
                 feature_set_id = _feature_set(about, path, column)
                 schema, groups = about.schema_arrow, about.metadata
-                size = decoded(schema.metadata).get("dimensions") or _length(about)
-                layers = max(layers, _length(about, LAYERS) or 0)
+                facts = decoded(schema.metadata)
+                size = facts.get("dimensions") or _length(about)
+                known = facts["layers"] if "layers" in facts else _length(about, LAYERS)
+                layers = max(layers, known or 0)
             except (pa.ArrowInvalid, ValueError):
                 raise UsageError(f"{redact(url)} is not readable as Parquet.") from None
         tables.setdefault((feature_set_id, size), path)
@@ -295,7 +297,7 @@ def _feature_set(parquet: pq.ParquetFile, path: str, column: str | None) -> str:
         raise UsageError(
             f"{redact(path)} is not a features table: make one with jobs/featurize.py."
         )
-    check_distinct(schema.names, [*KEYS, *COLUMNS, *([column] if column else [])], path)
+    check_distinct(schema.names, [*KEYS, *COLUMNS, LAYERS, *([column] if column else [])], path)
     if missing := sorted({*KEYS, *COLUMNS} - set(schema.names)):
         raise UsageError(f"The features table {redact(path)} lacks the column '{missing[0]}'.")
     if column is not None and column not in schema.names:

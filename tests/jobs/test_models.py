@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import load_file
 from typer.testing import CliRunner, Result
 
+from item.mini import MOST_LAYERS
 from item.mini.backbone import POOLED
-from item.mini.dual_encoder import MOST_LAYERS
 from item.profiles import Profile, load_profile, profile_names
 from jobs.models import app
 from pipelines.configuration import parse_settings

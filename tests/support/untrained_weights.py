@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
+from item.mini import MOST_LAYERS
 from item.mini.backbone import CLASSES, POOLED
 from item.mini.captioner import PAD, SPECIAL, Decoder, Language, save_decoder
 from item.mini.checkpoint import save_weights
-from item.mini.dual_encoder import MOST_LAYERS, JointSpace
+from item.mini.dual_encoder import JointSpace
 from item.mini.text_backbone import WIDTH
 
 WORDS = ("a", "ball", "cat", "dog", "on", "red", "sits", "the")

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from item.mini import MOST_LAYERS
 from item.mini.backbone import POOLED
-from item.mini.dual_encoder import MOST_LAYERS
 from item.mini.layers_fitting import fit_layers
 from item.mini.whole_pictures import whole_pictures
 
