@@ -9,8 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from item.images.fit import Fit
 from item.models.custom import CustomModel, check_custom, custom_revision, load_custom
-from item.models.files.source import ModelFiles, check, local_folder, resolved_revision
+from item.models.files.source import (
+    ModelFiles,
+    check,
+    configuration_folder,
+    local_folder,
+    resolved_revision,
+)
 from item.models.precision import Precision
 from item.settings import named_model
 
@@ -136,6 +143,27 @@ def load_captioner(
             return captioner
         case _:
             raise ValueError(f"'{settings.model}' names no captioner")
+
+
+def captioning_fit(settings: Captioning) -> Fit | None:
+    """How a captioner wants its pictures, known without loading it; None as they are decoded.
+
+    Raises
+    ------
+    UsageError
+        If its configuration is missing or damaged.
+    """
+    match settings:
+        case MiniCaptioning():
+            from item.mini.whole_pictures import WHOLE
+
+            return WHOLE
+        case TransformersCaptioning():
+            from item.models.processor_fit import read_processor_fit
+
+            return read_processor_fit(configuration_folder(settings.files))
+        case _:
+            return None
 
 
 def first_caption(captions: Sequence[str | None] | None) -> str | None:

@@ -10,10 +10,18 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from item.errors import UsageError
-from item.layers import LayerColumns
+from item.images.boxes import Picture, crop
+from item.images.fit import Fit
+from item.layers import CentreCrop, LayerColumns
 from item.mini import MOST_LAYERS
 from item.models.custom import CustomModel, check_custom, custom_revision, load_custom
-from item.models.files.source import ModelFiles, check, local_folder, resolved_revision
+from item.models.files.source import (
+    ModelFiles,
+    check,
+    configuration_folder,
+    local_folder,
+    resolved_revision,
+)
 from item.models.precision import Precision
 from item.settings import named_model
 
@@ -44,19 +52,6 @@ class DualEncoder(Protocol):
         """
         ...
 
-    def embed_crops(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Embed parts of pictures into the same space, perhaps at a smaller input size.
-
-        Parameters
-        ----------
-        crops : sequence of uint8 RGB arrays of shape (height, width, 3), of any sizes
-
-        Returns
-        -------
-        ndarray of shape (n_crops, dimensions), unit rows.
-        """
-        ...
-
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts, each cut where the model's context ends.
 
@@ -67,6 +62,48 @@ class DualEncoder(Protocol):
         Returns
         -------
         ndarray of shape (n_texts, dimensions), unit rows.
+        """
+        ...
+
+
+class RegionEncoder(DualEncoder, Protocol):
+    """A dual encoder that finds its own way from boxes to embeddings."""
+
+    @property
+    def region_fit(self) -> Fit | None:
+        """To what pictures may be fitted before their regions are taken; None as decoded."""
+        ...
+
+    def embed_regions(
+        self, pictures: Sequence[Picture], boxes: Sequence[NDArray[np.float32]]
+    ) -> list[NDArray[np.float32]]:
+        """Embed parts of pictures into the same space.
+
+        Parameters
+        ----------
+        pictures : n uint8 RGB arrays of shape (height, width, 3), of any sizes
+        boxes : of each picture (k, 4) x0, y0, x1, y1 in its pixels, none empty
+
+        Returns
+        -------
+        n arrays of shape (k, dimensions), unit rows.
+        """
+        ...
+
+
+class CropEncoder(DualEncoder, Protocol):
+    """A dual encoder to which parts of pictures are pictures: what a class of the user's is."""
+
+    def embed_crops(self, crops: Sequence[Picture]) -> NDArray[np.float32]:
+        """Embed parts of pictures into the same space, perhaps at a smaller input size.
+
+        Parameters
+        ----------
+        crops : sequence of uint8 RGB arrays of shape (height, width, 3), of any sizes
+
+        Returns
+        -------
+        ndarray of shape (n_crops, dimensions), unit rows.
         """
         ...
 
@@ -241,8 +278,60 @@ def check_dual_encoder(settings: Clip) -> None:
             check_custom(settings)
 
 
+def embedding_fits(settings: Clip) -> tuple[Fit, Fit] | None:
+    """How a dual encoder wants whole pictures, and their middles for its layers.
+
+    Known without loading the model. None where it takes them as they are decoded.
+
+    Raises
+    ------
+    UsageError
+        If its configuration is missing or damaged.
+    """
+    match settings:
+        case MiniClip():
+            from item.mini.whole_pictures import MIDDLE, WHOLE
+
+            return WHOLE, MIDDLE
+        case OpenClip():
+            from item.models.open_clip_preprocessing import read_fit
+
+            folder = configuration_folder(clip_files(settings))
+            fit = read_fit(folder)
+            return fit, CentreCrop(max(fit.height, fit.width))
+        case CustomClip():
+            return None
+
+
+def regions_fit(settings: Clip) -> Fit | None:
+    """To what pictures may be fitted before their regions are embedded; None as decoded."""
+    if isinstance(settings, MiniClip):
+        from item.mini.whole_pictures import WHOLE
+
+        return WHOLE
+    return None
+
+
+def embed_regions(
+    encoder: DualEncoder, pictures: Sequence[Picture], boxes: Sequence[NDArray[np.float32]]
+) -> list[NDArray[np.float32]]:
+    """Embed parts of pictures by any encoder; see :meth:`RegionEncoder.embed_regions`."""
+    if hasattr(encoder, "embed_regions"):
+        return cast(RegionEncoder, encoder).embed_regions(pictures, boxes)
+    crops = [
+        crop(picture, box)
+        for picture, of_picture in zip(pictures, boxes, strict=True)
+        for box in of_picture
+    ]
+    rows = cast(CropEncoder, encoder).embed_crops(crops)
+    return np.split(rows, np.cumsum([len(of_picture) for of_picture in boxes])[:-1])
+
+
 def with_layers(
-    encoder: DualEncoder, columns: int, pictures: Sequence[NDArray[np.uint8]]
+    encoder: DualEncoder,
+    columns: int,
+    pictures: Sequence[Picture],
+    middles: Sequence[Picture] | None = None,
 ) -> dict[str, list[NDArray[np.float32]] | list[None]]:
     """Columns ``image_embedding`` and ``layers`` of a features table.
 
@@ -250,7 +339,8 @@ def with_layers(
     ----------
     encoder : of the settings; a :class:`LayeredEncoder` if ``columns`` is not 0
     columns : the settings' ``layers``
-    pictures : n decoded pictures
+    pictures : n pictures, decoded or fitted
+    middles : their centre crops, where they are cut already
 
     Returns
     -------
@@ -261,5 +351,6 @@ def with_layers(
             "image_embedding": list(encoder.embed_images(pictures)),
             "layers": [None] * len(pictures),
         }
-    embeddings, layers = cast(LayeredEncoder, encoder).embed_with_layers(pictures)
+    given = () if middles is None else (middles,)
+    embeddings, layers = cast(LayeredEncoder, encoder).embed_with_layers(pictures, *given)
     return {"image_embedding": list(embeddings), "layers": list(layers)}

@@ -5,6 +5,7 @@ The pipelines' stages call these steps, and :class:`Featurizer` does them all in
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -16,15 +17,17 @@ from numpy.typing import NDArray
 
 from item import misalignment
 from item.captioning import Captioner, first_caption, load_captioner
-from item.embedding import DualEncoder, load_dual_encoder, with_layers
-from item.grounding import PartsGrounder, load_grounder
-from item.images.boxes import Picture, Size, box_in_picture, crop, full_size_box
+from item.embedding import DualEncoder, embed_regions, load_dual_encoder, with_layers
+from item.grounding import PartsGrounder, grounding_fit, load_grounder
+from item.images.boxes import Picture, Size, box_in_picture, full_size_box
 from item.images.decode import Decoding, decode, image_id
 from item.images.errors import ImageError
 from item.images.file_claims import digital_source_type
+from item.images.fit import Fit
 from item.images.given import GivenPicture, content_of
 from item.phrases import PhraseExtractor
 from item.profiles import Profile, load_profile
+from item.profiles.inputs import PIXELS, PictureInputs, picture_inputs
 from item.tables import (
     EMBEDDING,
     FEATURES,
@@ -158,24 +161,32 @@ class Featurizer:
                 if row["status"] == Status.OK and row["caption"] is None:
                     _reject(row, ErrorCode.NO_CAPTION, ErrorCode.NO_CAPTION.sentence)
         usable = [row for row in rows if row["status"] == Status.OK]
-        pixels = [row["pixels"] for row in usable]
         if usable and self.profile.embeds_only:
-            _add(usable, with_layers(self.encoder, self.profile.clip.layers, pixels))
+            _add(usable, self._seen(usable))
         elif usable:
-            if not self.profile.captions_given:
-                _add(usable, {"caption": self.captioner.caption(pixels)})
-            _add(usable, self._measured(usable, pixels))
+            if self.inputs.captioner:
+                pictures = [row[self.inputs.captioner] for row in usable]
+                _add(usable, {"caption": self.captioner.caption(pictures)})
+            _add(usable, self._measured(usable))
         return rows
 
-    def _measured(
-        self, rows: Sequence[Mapping[str, Any]], pixels: Sequence[Picture]
-    ) -> dict[str, Any]:
+    def _seen(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Columns of the dual encoder."""
+        pictures = [row[self.inputs.encoder] for row in rows]
+        middle = self.inputs.middle
+        middles = [row[middle] for row in rows] if middle else None
+        return {**with_layers(self.encoder, self.profile.clip.layers, pictures, middles)}
+
+    def _measured(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Columns of objects, embeddings and misalignments of captioned pictures."""
         captions = [row["caption"] for row in rows]
         sizes = [(row["width"], row["height"]) for row in rows]
-        objects = self.finder(pixels, sizes, captions)
-        objects = objects.with_embeddings(self.encoder, self.profile.prompt, pixels, sizes)
-        seen = with_layers(self.encoder, self.profile.clip.layers, pixels)
+        pictures = [row[self.inputs.grounder or PIXELS] for row in rows]
+        objects = self.finder(pictures, sizes, self.phrases(captions))
+        if self.inputs.crops:
+            pictures = [row[self.inputs.crops] for row in rows]
+            objects = objects.with_embeddings(self.encoder, self.profile.prompt, pictures, sizes)
+        seen = self._seen(rows)
         images = np.array(seen["image_embedding"])
         return {
             **seen,
@@ -184,12 +195,22 @@ class Featurizer:
         }
 
     def _read(self, data: bytes) -> dict[str, Any]:
-        row = {"image_id": image_id(data), "byte_count": len(data), "status": Status.OK}
+        row: dict[str, Any] = {
+            "image_id": image_id(data),
+            "byte_count": len(data),
+            "status": Status.OK,
+        }
         try:
-            return row | read_file(data, self.profile.decoding)
+            row |= read_file(data, self.profile.decoding)
         except ImageError as error:
             _reject(row, error.code, error.message)
             return row
+        return row | self.inputs.of(row["pixels"])
+
+    @cached_property
+    def inputs(self) -> PictureInputs:
+        """What the profile's models read of a picture."""
+        return picture_inputs(self.profile)
 
     @cached_property
     def captioner(self) -> Captioner:
@@ -206,8 +227,13 @@ class Featurizer:
         return load_dual_encoder(self.profile.clip, resources.model_batch_size, resources.gpu_share)
 
     @cached_property
+    def phrases(self) -> PhraseExtractor:
+        """Takes the phrases out of captions."""
+        return PhraseExtractor(self.profile.phrases)
+
+    @cached_property
     def finder(self) -> ObjectFinder:
-        """The profile's phrase extractor and grounder."""
+        """The profile's grounder."""
         return ObjectFinder.load(self.profile, self.encoder)
 
 
@@ -278,47 +304,55 @@ class FoundObjects:
         ]
         if not missing:
             return self
-        objects = [self.objects[row][place] for row, place in missing]
-        parts = [
-            crop(pictures[row], box_in_picture(values["box"], pictures[row], sizes[row]))
-            for (row, _), values in zip(missing, objects, strict=True)
+        boxes = [
+            np.array(
+                [
+                    box_in_picture(values["box"], picture, size)
+                    for values, embedding in zip(objects, embeddings, strict=True)
+                    if embedding is None
+                ]
+            ).reshape(-1, 4)
+            for objects, embeddings, picture, size in zip(
+                self.objects, self.crop_embeddings, pictures, sizes, strict=True
+            )
         ]
-        prompts = [prompt.replace("{phrase}", values["phrase"]) for values in objects]
+        prompts = [
+            prompt.replace("{phrase}", self.objects[row][place]["phrase"]) for row, place in missing
+        ]
         crops = [list(embeddings) for embeddings in self.crop_embeddings]
         phrases = [list(embeddings) for embeddings in self.phrase_embeddings]
+        of_boxes = itertools.chain.from_iterable(embed_regions(encoder, pictures, boxes))
         for (row, place), of_crop, of_phrase in zip(
-            missing, encoder.embed_crops(parts), encoder.embed_texts(prompts), strict=True
+            missing, of_boxes, encoder.embed_texts(prompts), strict=True
         ):
             crops[row][place], phrases[row][place] = of_crop, of_phrase
         return FoundObjects(self.objects, crops, phrases, self.parts_embedding)
 
 
 class ObjectFinder:
-    """The phrases of captions and where they are in the pictures.
+    """Where the phrases of captions are in the pictures.
 
     Parameters
     ----------
-    phrases : takes the phrases out of a caption
     grounder : finds them
+    fit : what pictures are fitted to first; None for as they are
     """
 
-    def __init__(self, phrases: PhraseExtractor, grounder: PartsGrounder) -> None:
-        self.phrases = phrases
+    def __init__(self, grounder: PartsGrounder, fit: Fit | None) -> None:
         self.grounder = grounder
+        self.fit = fit
 
     @classmethod
     def load(cls, profile: Profile, encoder: DualEncoder) -> ObjectFinder:
-        """Those of a profile; UsageError if a model is missing."""
+        """That of a profile; UsageError if a model is missing."""
         resources = profile.resources.objects
-        return cls(
-            PhraseExtractor(profile.phrases),
-            load_grounder(
-                profile.grounder, encoder, resources.model_batch_size, resources.gpu_share
-            ),
+        grounder = load_grounder(
+            profile.grounder, encoder, resources.model_batch_size, resources.gpu_share
         )
+        return cls(grounder, grounding_fit(profile.grounder, profile.clip))
 
     def __call__(
-        self, pictures: Sequence[Picture], sizes: Sequence[Size], captions: Sequence[str]
+        self, pictures: Sequence[Picture], sizes: Sequence[Size], phrases: Sequence[Sequence[str]]
     ) -> FoundObjects:
         """Find the objects of n captions.
 
@@ -326,9 +360,10 @@ class ObjectFinder:
         ----------
         pictures : n uint8 RGB arrays of shape (height', width', 3)
         sizes : of the n full-size pictures; boxes are in their pixels
-        captions : n sentences
+        phrases : that each caption names
         """
-        phrases = self.phrases(captions)
+        if self.fit is not None:
+            pictures = list(map(self.fit, pictures))
         parts, groundings = self.grounder.ground(pictures, phrases)
         return FoundObjects(
             objects=[

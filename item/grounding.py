@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from item.embedding import DualEncoder
+from item.embedding import Clip, DualEncoder, embed_regions, regions_fit
 from item.images.boxes import CropGrid, Picture, crop_grid
+from item.images.fit import Fit
 from item.models.custom import CustomModel, check_custom, custom_revision, load_custom
 from item.models.files.source import ModelFiles, check, local_folder, resolved_revision
 from item.models.precision import Precision
@@ -105,7 +106,7 @@ class CropGridGrounder:
         return parts, self.choose(parts, phrases)
 
     def parts(self, pictures: Sequence[Picture]) -> list[Parts]:
-        """Embed each picture's grid of crops; all go to the encoder in one call.
+        """Embed each picture's grid of crops, in one call of the encoder.
 
         Parameters
         ----------
@@ -118,18 +119,7 @@ class CropGridGrounder:
         grids = [
             crop_grid(picture.shape[1], picture.shape[0], self.settings) for picture in pictures
         ]
-        crops = self.encoder.embed_crops(
-            [
-                picture[y0:y1, x0:x1]
-                for picture, boxes in zip(pictures, grids, strict=True)
-                for x0, y0, x1, y1 in boxes.astype(int)
-            ]
-        )
-        ends = np.cumsum([len(boxes) for boxes in grids])
-        return [
-            Parts(boxes, crops[end - len(boxes) : end])
-            for boxes, end in zip(grids, ends, strict=True)
-        ]
+        return list(map(Parts, grids, embed_regions(self.encoder, pictures, grids)))
 
     def choose(
         self, parts: Sequence[Parts], phrases: Sequence[Sequence[str]]
@@ -246,6 +236,17 @@ GroundingSettings = Annotated[
     Discriminator(named_model("crop_grid")),
 ]
 """Which grounder: a section without ``model`` is a crop grid."""
+
+
+def grounding_fit(settings: GroundingSettings, clip: Clip) -> Fit | None:
+    """To what pictures may be fitted before objects are looked for; None as decoded.
+
+    Parameters
+    ----------
+    settings : which grounder
+    clip : the dual encoder that embeds what a crop grid shows
+    """
+    return regions_fit(clip) if isinstance(settings, CropGrid) else None
 
 
 def grid_of(settings: GroundingSettings) -> CropGrid:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -57,6 +58,27 @@ def centre_crop(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
         picture = np.pad(picture, (*edges, (0, 0)), mode="symmetric")
     top, left = ((length - side) // 2 for length in picture.shape[:2])
     return picture[top : top + side, left : left + side]
+
+
+@dataclass(frozen=True)
+class CentreCrop:
+    """The fit of :func:`centre_crop`; see :class:`item.images.fit.Fit`."""
+
+    side: int
+
+    @property
+    def height(self) -> int:
+        """Of the result, in pixels."""
+        return self.side
+
+    @property
+    def width(self) -> int:
+        """Of the result, in pixels."""
+        return self.side
+
+    def __call__(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Picture (h, w, 3) -> (side, side, 3)."""
+        return centre_crop(picture, self.side)
 
 
 def pooled_maps(maps: Iterable[Tensor]) -> Tensor:

@@ -32,13 +32,19 @@ def crop(pixels: Picture, box: Sequence[float]) -> Picture:
     -------
     uint8 ndarray, a view, at least one pixel wide and high.
     """
+    x0, y0, x1, y1 = whole_pixels(pixels, box)
+    return pixels[y0:y1, x0:x1]
+
+
+def whole_pixels(pixels: Picture, box: Sequence[float]) -> NDArray[np.intp]:
+    """The x0, y0, x1, y1 of :func:`crop`: whole pixels inside the picture, at least one."""
     height, width = pixels.shape[:2]
     left, top, right, bottom = box
     x0 = min(max(math.floor(left), 0), width - 1)
     y0 = min(max(math.floor(top), 0), height - 1)
     x1 = min(max(math.ceil(right), x0 + 1), width)
     y1 = min(max(math.ceil(bottom), y0 + 1), height)
-    return pixels[y0:y1, x0:x1]
+    return np.array([x0, y0, x1, y1])
 
 
 def fitted_box(
@@ -110,6 +116,32 @@ def _scale(picture: Picture, size: Size) -> NDArray[np.float64]:
     rows, columns = picture.shape[:2]
     width, height = size
     return np.array([width / columns, height / rows] * 2)
+
+
+def cell_cover(boxes: NDArray[np.float32], picture: Picture, cells: int) -> NDArray[np.float32]:
+    """How much of each cell of a picture's map lies in each box.
+
+    Parameters
+    ----------
+    boxes : (k, 4) x0, y0, x1, y1 in pixels of the picture, none empty
+    picture : uint8 array of shape (height, width, 3)
+    cells : rows, and columns, of the map
+
+    Returns
+    -------
+    float32 ndarray of shape (k, cells * cells), from 0 to 1, row by row.
+    """
+    height, width = picture.shape[:2]
+    edges = boxes / np.array([width, height] * 2) * cells
+    starts = np.arange(cells)
+
+    def covered(start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
+        both = np.minimum(end[:, None], starts + 1) - np.maximum(start[:, None], starts)
+        return both.clip(0, 1)
+
+    columns = covered(edges[:, 0], edges[:, 2])
+    rows = covered(edges[:, 1], edges[:, 3])
+    return (rows[:, :, None] * columns[:, None, :]).reshape(len(boxes), -1).astype(np.float32)
 
 
 class CropGrid(BaseModel):

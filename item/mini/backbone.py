@@ -181,6 +181,11 @@ class Backbone(nn.Module):
         """Maps (n, 320, h, w) -> ImageNet logits (n, 1000)."""
         return self.classifier(self.head(maps).mean(dim=(2, 3)))
 
+    def classify_regions(self, maps: Tensor, cover: Tensor) -> Tensor:
+        """Maps (n, 320, h, w), cover (n, regions, h * w) -> ImageNet logits (n, regions, 1000)."""
+        cells = self.head(maps).flatten(2).transpose(1, 2)
+        return self.classifier(cover @ cells / cover.sum(dim=2, keepdim=True))
+
 
 def normalise(pictures: Sequence[NDArray[np.uint8]], side: int) -> Tensor:
     """Pictures of any size -> (n, 3, side, side) in [-1, 1], squashed to squares."""
@@ -189,20 +194,14 @@ def normalise(pictures: Sequence[NDArray[np.uint8]], side: int) -> Tensor:
 
 
 @torch.inference_mode()
-def feature_maps(
-    backbone: Backbone, pictures: Sequence[NDArray[np.uint8]], side: int, batch: int
-) -> Tensor:
-    """Pictures (h, w, 3) of any sizes -> maps (n, 320, side / 32, side / 32)."""
-    maps = [torch.zeros(0, CHANNELS, side // 32, side // 32)]
-    maps += [backbone(images)[:count] for images, count in filled(pictures, side, batch)]
-    return torch.cat(maps)
-
-
-@torch.inference_mode()
 def maps_with_layers(
     backbone: Backbone, pictures: Sequence[NDArray[np.uint8]], side: int, batch: int
 ) -> tuple[Tensor, Tensor]:
-    """The same maps, and pooled stages (n, ``POOLED``); see :meth:`Backbone.with_layers`."""
+    """Pictures (h, w, 3) of any sizes -> maps and pooled stages.
+
+    Those are of shape (n, 320, side / 32, side / 32) and (n, ``POOLED``); see
+    :meth:`Backbone.with_layers`.
+    """
     maps = [torch.zeros(0, CHANNELS, side // 32, side // 32)]
     layers = [torch.zeros(0, POOLED)]
     for images, count in filled(pictures, side, batch):

@@ -1,6 +1,6 @@
 """The captioner of the ``mini`` profile: a small transformer decoder, beam-searched.
 
-It reads the backbone's 7x7 feature map and, as words, the ImageNet classes that the
+It reads the backbone's 8x8 feature map and, as words, the ImageNet classes that the
 backbone's classifier finds most probable. Training swaps class names in captions and
 classes alike, so the decoder learns to copy names that no caption ever held.
 """
@@ -25,10 +25,9 @@ from item.errors import UsageError
 from item.mini.backbone import CLASSES, HEAD_CHANNELS, slices
 from item.mini.checkpoint import FOLDER, load_weights, save_weights
 from item.mini.text_backbone import WIDTH as NAME_WIDTH
-from item.mini.whole_pictures import whole_pictures
+from item.mini.whole_pictures import CELLS, whole_pictures
 
 SEARCHED_AT_ONCE = 32
-CELLS = 49
 WIDTH = 256
 LAYERS = 3
 HEADS = 8
@@ -46,7 +45,7 @@ class Memory(NamedTuple):
     """What the decoder reads of n images."""
 
     tokens: Tensor
-    """(n, 49 + classes, width): cells of the map, then class names."""
+    """(n, 64 + classes, width): cells of the map, then class names."""
     copy_keys: Tensor
     """(n, candidates, 64): one for each word of each class name."""
     copy_words: Tensor
@@ -139,7 +138,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.words = nn.Embedding(vocabulary_size, WIDTH)
         self.positions = nn.Parameter(torch.zeros(MAX_WORDS + 1, WIDTH))
-        self.cells = nn.Parameter(torch.zeros(CELLS, WIDTH))
+        self.cells = nn.Parameter(torch.zeros(CELLS * CELLS, WIDTH))
         self.map_norm = nn.LayerNorm(HEAD_CHANNELS)
         self.map_projection = nn.Linear(HEAD_CHANNELS, WIDTH)
         self.name_projection = nn.Linear(NAME_WIDTH, WIDTH)
@@ -154,7 +153,7 @@ class Decoder(nn.Module):
     def memory(self, maps: Tensor, names: Tensor, probabilities: Tensor, words: Tensor) -> Memory:
         """What the decoder reads.
 
-        Maps (n, 1280, 7, 7), class-name embeddings (n, c, 384), their probabilities (n, c)
+        Maps (n, 1280, 8, 8), class-name embeddings (n, c, 384), their probabilities (n, c)
         and the indices of their words (n, c, w), padded.
         """
         tokens = self.map_norm(maps.flatten(2).transpose(1, 2))

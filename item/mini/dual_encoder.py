@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,20 +12,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from item.mini.backbone import CHANNELS, CLASSES, HEAD_CHANNELS, feature_maps, slices
+from item.images.boxes import Picture, cell_cover
+from item.images.fit import Fit
+from item.mini.backbone import CHANNELS, CLASSES, HEAD_CHANNELS, slices
 from item.mini.checkpoint import load_weights
 from item.mini.text_backbone import WIDTH, TextBackbone
-from item.mini.whole_pictures import whole_pictures
+from item.mini.whole_pictures import CELLS, WHOLE, whole_pictures
 
 HEADS = 8
-CROP_SIDE = 128
-CROP_BATCH = 16
+REGION_BATCH = 16
 TEXTS_KEPT = 20_000
 """Embeddings of texts that are remembered: captions name the same few things again and again."""
 
 
 class AttentionPooling(nn.Module):
-    """Pools a set of tokens with ``HEADS`` learned attentions, beside their mean."""
+    """Pools sets of tokens with ``HEADS`` learned attentions, beside their mean."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -33,18 +35,16 @@ class AttentionPooling(nn.Module):
         self.values = nn.Linear(width, WIDTH)
         self.mean = nn.Linear(width, WIDTH)
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Tokens (n, t, width) and mask (n, t), True for real ones -> (n, 384)."""
+    def forward(self, tokens: Tensor, cover: Tensor) -> Tensor:
+        """Tokens (n, t, width), and how much of each is in each set (n, sets, t), from 0 to 1.
+
+        Returns (n, sets, 384). A token counts as that much of one: half of it weighs half.
+        """
         tokens = self.norm(tokens)
-        logits = self.attention(tokens)
-        if mask is None:
-            mean = tokens.mean(1)
-        else:
-            logits = logits.masked_fill(~mask.unsqueeze(2), -torch.inf)
-            weights = mask.unsqueeze(2).to(tokens.dtype)
-            mean = (tokens * weights).sum(1) / weights.sum(1)
+        logits = self.attention(tokens).unsqueeze(1) + cover.log().unsqueeze(3)
         values = self.values(tokens).unflatten(2, (HEADS, -1))
-        pooled = torch.einsum("nth,nthd->nhd", logits.softmax(1), values).flatten(1)
+        pooled = torch.einsum("nsth,nthd->nshd", logits.softmax(2), values).flatten(2)
+        mean = cover @ tokens / cover.sum(dim=2, keepdim=True)
         return pooled + self.mean(mean)
 
 
@@ -86,28 +86,48 @@ class JointSpace(nn.Module):
 
     def images(self, maps: Tensor, names: Tensor) -> Tensor:
         """Maps (n, 320, h, w), expected class-name embeddings (n, 384) -> unit (n, 384)."""
+        everything = maps.new_ones(len(maps), 1, maps.shape[2] * maps.shape[3])
+        return self.regions(maps, names.unsqueeze(1), everything).squeeze(1)
+
+    def regions(self, maps: Tensor, names: Tensor, cover: Tensor) -> Tensor:
+        """Regions of pictures, all pooled from the one map of each.
+
+        Parameters
+        ----------
+        maps : (n, 320, h, w)
+        names : expected class-name embeddings (n, regions, 384)
+        cover : how much of each cell is in each region (n, regions, h * w)
+
+        Returns
+        -------
+        Unit vectors (n, regions, 384).
+        """
         tokens = nn.functional.relu6(self.head(maps)).flatten(2).transpose(1, 2)
-        pooled = self.image_pooling(self.dropout(tokens)) + self.class_names(names)
-        return normalize(self.image_mlp(pooled), dim=1)
+        pooled = self.image_pooling(self.dropout(tokens), cover) + self.class_names(names)
+        return normalize(self.image_mlp(pooled), dim=2)
 
     def texts(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Token states (n, t, 384) and mask (n, t) -> unit (n, 384)."""
-        return normalize(self.text_mlp(self.text_pooling(self.dropout(states), mask)), dim=1)
+        """Token states (n, t, 384) and mask (n, t), True for real ones -> unit (n, 384)."""
+        cover = mask.unsqueeze(1).to(states.dtype)
+        pooled = self.text_pooling(self.dropout(states), cover).squeeze(1)
+        return normalize(self.text_mlp(pooled), dim=1)
 
 
 def expected_names(class_logits: Tensor, name_embeddings: Tensor) -> Tensor:
-    """ImageNet logits (n, 1000), names (1000, 384) -> expected name (n, 384)."""
-    return class_logits.softmax(1) @ name_embeddings
+    """ImageNet logits (..., 1000), names (1000, 384) -> expected names (..., 384)."""
+    return class_logits.softmax(-1) @ name_embeddings
 
 
 class MiniDualEncoder:
     """Image and text embeddings in one space; see :class:`item.embedding.DualEncoder`.
 
-    Pictures are squashed to squares, as the training data was: whole ones to 224 pixels,
-    crops to 128, a third of the work.
+    Pictures are squashed to squares of 256 pixels, as the training data was. Their regions are
+    pooled from the same map, cell by cell as far as a cell lies in the region: a region sees what
+    is around it, and costs next to nothing.
     """
 
     dimensions = WIDTH
+    region_fit: Fit = WHOLE
 
     def __init__(self, weights: Path | None = None, layer_columns: int = 0) -> None:
         self.whole = whole_pictures()
@@ -130,16 +150,35 @@ class MiniDualEncoder:
 
     @torch.inference_mode()
     def embed_with_layers(
-        self, pictures: Sequence[NDArray[np.uint8]]
+        self, pictures: Sequence[Picture], middles: Sequence[Picture] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Whole pictures (h, w, 3) -> unit rows (n, 384), layers (n, columns)."""
-        maps, pooled = self.whole.maps_and_layers(pictures)
+        """Whole pictures (h, w, 3) -> unit rows (n, 384), layers (n, columns).
+
+        ``middles`` are the pictures' centre crops, if they are cut already.
+        """
+        maps, pooled = self.whole.maps_and_layers(pictures, middles)
         layers = (pooled - self.layer_means) @ self.layer_directions
         return self._embed_maps(maps), layers.numpy()
 
-    def embed_crops(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Parts of pictures (h, w, 3) -> unit rows (n, 384) in the same space."""
-        return self._embed_maps(feature_maps(self.backbone, crops, CROP_SIDE, CROP_BATCH))
+    @torch.inference_mode()
+    def embed_regions(
+        self, pictures: Sequence[Picture], boxes: Sequence[NDArray[np.float32]]
+    ) -> list[NDArray[np.float32]]:
+        """Boxes (k, 4) of each picture (h, w, 3) -> unit rows (k, 384) in the same space."""
+        found = [np.zeros((0, WIDTH), np.float32)] * len(pictures)
+        named = [place for place, of_picture in enumerate(boxes) if len(of_picture)]
+        # Most pictures have the same boxes, those of a grid.
+        for _, alike in itertools.groupby(named, key=lambda place: boxes[place].tobytes()):
+            for part in slices(list(alike), REGION_BATCH):
+                maps = self.whole.maps([pictures[place] for place in part])
+                cover = np.stack(
+                    [cell_cover(boxes[place], pictures[place], CELLS) for place in part]
+                )
+                regions = self._embed_cover(maps, torch.from_numpy(cover))
+                found_here = zip(part, regions, strict=True)
+                for place, rows in found_here:
+                    found[place] = rows
+        return found
 
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Texts -> unit rows (n, 384)."""
@@ -160,6 +199,10 @@ class MiniDualEncoder:
     @torch.inference_mode()
     def _embed_new(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return self.space.texts(*self.text_backbone(texts)).numpy()
+
+    def _embed_cover(self, maps: Tensor, cover: Tensor) -> NDArray[np.float32]:
+        names = expected_names(self.backbone.classify_regions(maps, cover), self.names)
+        return self.space.regions(maps, names, cover).numpy()
 
     @torch.inference_mode()
     def _embed_maps(self, maps: Tensor) -> NDArray[np.float32]:

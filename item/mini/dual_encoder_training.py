@@ -15,8 +15,11 @@ from item.mini.backbone import Backbone, slices
 from item.mini.dual_encoder import JointSpace, expected_names
 from item.mini.imagenet_words import everyday_names
 from item.mini.optimisation import Optimisation
-from item.mini.photographs import Photographs, batches, grid_logits
+from item.mini.photographs import Photographs, batches, grid_cover
 from item.mini.text_backbone import TextBackbone, TokenStates
+
+WHOLE_VIEWS = (0, 1)
+"""Views that show all of a photograph, and so whatever its captions name."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class DualEncoderRecipe:
 
     epochs: int = 14
     batch: int = 512
-    phrase_batch: int = 96
+    phrase_batch: int = 256
     phrase_weight: float = 0.5
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
@@ -39,8 +42,8 @@ def train_dual_encoder(
     """Contrastive training of the joint space on images, captions, crops and phrases.
 
     Whole images against captions with InfoNCE (CLIP, Radford et al. 2021). Phrases
-    against images by their best crop, a multiple-instance form of the same loss: no box
-    is ever shown, the crop that fits best carries the gradient.
+    against images by their best region, a multiple-instance form of the same loss: no box
+    is ever shown, the region that fits best carries the gradient.
 
     Returns
     -------
@@ -54,7 +57,7 @@ def train_dual_encoder(
     space = JointSpace(recipe.dropout)
     backbone = Backbone()
     _start_from(space, backbone)
-    crop_logits = None if photographs.grid is None else grid_logits(photographs.grid, backbone)
+    cover = grid_cover()
     captions = TokenStates(text, [c for of_image in photographs.captions for c in of_image])
     prompts = TokenStates(
         text,
@@ -83,13 +86,15 @@ def train_dual_encoder(
             texts = space.texts(*captions.of(chosen))
             scale = torch.exp(-space.log_temperature).clamp(max=100)
             loss = info_nce(scale * images @ texts.T)
-            if recipe.phrase_weight and photographs.grid is not None:
-                with_phrases = [row for row in rows if photographs.phrases[row]][
-                    : recipe.phrase_batch
-                ]
-                similarity = _phrase_similarity(
-                    space, photographs, crop_logits, names, prompts, with_phrases, chooser
-                )
+            if recipe.phrase_weight:
+                with_phrases = [row for row in rows if photographs.phrases[row]]
+                some = with_phrases[: recipe.phrase_batch]
+                phrases = [f"a photo of {chooser.choice(photographs.phrases[row])}" for row in some]
+                maps = photographs.maps(some, [chooser.choice(WHOLE_VIEWS) for _ in some])
+                crops = cover.expand(len(some), -1, -1)
+                expected = expected_names(backbone.classify_regions(maps, crops), names)
+                regions = space.regions(maps, expected, crops)
+                similarity = best_region(space.texts(*prompts.of(phrases)), regions)
                 loss = loss + recipe.phrase_weight * info_nce(scale * similarity)
             losses.append(optimisation.step(loss))
         say(f"dual encoder: epoch {epoch + 1}/{recipe.epochs}, loss {np.mean(losses):.3f}")
@@ -102,24 +107,12 @@ def info_nce(logits: Tensor) -> Tensor:
     return (cross_entropy(logits.float(), target) + cross_entropy(logits.float().T, target)) / 2
 
 
-def _phrase_similarity(
-    space: JointSpace,
-    photographs: Photographs,
-    crop_logits: Tensor | None,
-    names: Tensor,
-    prompts: TokenStates,
-    rows: list[int],
-    chooser: random.Random,
-) -> Tensor:
-    """Best-crop similarities (n, n) of one phrase of each image against each image."""
-    assert photographs.grid is not None and crop_logits is not None
-    phrases = [f"a photo of {chooser.choice(photographs.phrases[row])}" for row in rows]
-    crops = torch.from_numpy(photographs.grid[rows]).flatten(0, 1).permute(0, 3, 1, 2).float()
-    expected = expected_names(crop_logits[rows].flatten(0, 1), names)
-    regions = space.images(crops, expected).unflatten(0, (len(rows), -1))
-    texts = space.texts(*prompts.of(phrases))
+def best_region(texts: Tensor, regions: Tensor) -> Tensor:
+    """Texts (n, 384), regions of m images (m, k, 384) -> similarity to the best one (n, m).
+
+    A soft maximum: more than the one best region learn.
+    """
     similarity = torch.einsum("pd,ikd->pik", texts, regions)
-    # A soft maximum lets more than the one best crop learn.
     return (similarity * (similarity.detach() * 20).softmax(2)).sum(2)
 
 

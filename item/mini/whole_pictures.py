@@ -12,14 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from item.layers import centre_crop
+from item.images.fit import Squash
+from item.layers import CentreCrop
 from item.mini.backbone import Backbone, maps_with_layers
 
-SIDE = 224
+SIDE = 256
+CELLS = SIDE // 32
+"""Rows, and columns, of a picture's map."""
+CROP_SIDE = 224
+"""Of the centre crop that the layers see."""
+WHOLE, MIDDLE = Squash(SIDE), CentreCrop(CROP_SIDE)
+"""How a picture is fitted for its map, and for the layers of its middle."""
 BATCH = 4
 """Larger batches are slower: their layers' outputs leave the cache of a core."""
 KEPT = 256
-"""Pictures whose maps are remembered, 70 kB each: those of a few batches of a worker."""
+"""Pictures whose maps are remembered, 80 kB each: those of a few batches of a worker."""
 
 
 class WholePictures:
@@ -35,7 +42,7 @@ class WholePictures:
         self._known: OrderedDict[bytes, tuple[Tensor, Tensor]] = OrderedDict()
 
     def maps(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Pictures (h, w, 3) of any sizes -> maps (n, 320, 7, 7)."""
+        """Pictures (h, w, 3) of any sizes -> maps (n, 320, 8, 8)."""
         return self._seen(pictures)[0]
 
     def layers(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -43,20 +50,25 @@ class WholePictures:
         return self.maps_and_layers(pictures)[1]
 
     @torch.inference_mode()
-    def maps_and_layers(self, pictures: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
+    def maps_and_layers(
+        self,
+        pictures: Sequence[NDArray[np.uint8]],
+        middles: Sequence[NDArray[np.uint8]] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Maps, and pooled stages of the squashed pictures and of their centre crops.
 
         Parameters
         ----------
         pictures : n arrays of shape (h, w, 3), of any sizes; see :mod:`item.layers`
+        middles : their centre crops, if they are cut already
 
         Returns
         -------
-        Tensors of shape (n, 320, 7, 7) and (n, 2 * ``POOLED``).
+        Tensors of shape (n, 320, 8, 8) and (n, 2 * ``POOLED``).
         """
         maps, squashed = self._seen(pictures)
-        crops = [centre_crop(picture, SIDE) for picture in pictures]
-        _, cropped = maps_with_layers(self.backbone, crops, SIDE, BATCH)
+        crops = list(map(MIDDLE, pictures)) if middles is None else middles
+        _, cropped = maps_with_layers(self.backbone, crops, CROP_SIDE, BATCH)
         return maps, torch.cat([squashed, cropped], dim=1)
 
     def forget(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from item.errors import UsageError
+from item.images.boxes import Picture
+from item.images.fit import is_fitted
 from item.models.files.contents import check_contents
 from item.models.precision import Precision
+from item.models.processor_fit import fit_of
 from item.models.transformers_notices import quiet
 
 # torch and transformers are imported where they are used: whoever asks for a folder's family
@@ -55,7 +59,7 @@ KEPT_OF_REPOSITORY = (
 """What a repository may say about the search; sampling, time limits and the like are not."""
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
-RESIZING_THREADS = 4
+FITTING_THREADS = 4
 
 
 def captioner_family(folder: Path) -> str:
@@ -83,9 +87,11 @@ def captioner_family(folder: Path) -> str:
 class TransformersCaptioner:
     """Captions by beam search; see :class:`item.captioning.Captioner`.
 
-    Pictures are resized on the CPU, ahead of the model and with the repository's own settings,
-    and normalised on the device, so that captions equal those of the library's own processor
-    and ``generate``. Nothing is ever sampled, whatever the repository's files say.
+    Pictures are fitted on the CPU, ahead of the model and with the repository's own settings,
+    unless they come fitted, and normalised on the device, so that captions equal those of the
+    library's own processor and ``generate``. Several threads may call at once: the pictures of one
+    call are fitted while those of another are captioned. Nothing is ever sampled, whatever the
+    repository's files say.
 
     Parameters
     ----------
@@ -123,10 +129,12 @@ class TransformersCaptioner:
         self._dtype = dtype(precision)
         self._processor, model = _loaded(folder, self._family, self._dtype, allow_pickle)
         self._images = self._processor.image_processor
+        self._fit = fit_of(self._images, folder)
+        self._lock = threading.Lock()
         self._model = model.eval().requires_grad_(False).to(device())
         _search_by_beams(self._model, beams, min_tokens, max_tokens)
         self._prompt = self._prompted()
-        self._resizers = ThreadPoolExecutor(RESIZING_THREADS, "resize")
+        self._fitting = ThreadPoolExecutor(FITTING_THREADS, "fit")
         if batch_size is None:
             config = (folder / "config.json").read_text()
             name = json.dumps([config, precision, beams, max_tokens, self._images.size.height])
@@ -140,21 +148,23 @@ class TransformersCaptioner:
 
     def caption(self, pictures: Sequence[NDArray[np.uint8]]) -> list[str]:
         """Pictures (h, w, 3) -> one sentence each, without special tokens or line breaks."""
-        # All are queued at once: while the model reads a batch, the next one is resized.
-        return self._batches([self._resizers.submit(self._resized, one) for one in pictures])
+        # All are queued at once: while the model reads a batch, the next one is fitted.
+        fitting = [
+            picture if is_fitted(self._fit, picture) else self._fitting.submit(self._fit, picture)
+            for picture in pictures
+        ]
+        with self._lock:
+            return self._batches(fitting)
 
-    def _resized(self, picture: NDArray[np.uint8]) -> Tensor:
-        """(h, w, 3) -> (3, height, width), uint8, as the repository's processor has it."""
+    def _captions(self, fitting: Sequence[Picture | Future[Picture]]) -> list[str]:
         import torch
 
-        # The view stays channels last, in which torch resizes several times faster.
-        pixels = torch.from_numpy(np.require(picture, requirements=["C", "W"])).permute(2, 0, 1)
-        return self._images.resize(pixels, self._images.size, self._images.resample)
-
-    def _captions(self, resized: Sequence[Future[Tensor]]) -> list[str]:
-        import torch
-
-        tokens = self._tokens(torch.stack([one.result() for one in resized]))
+        shape = (len(fitting), self._fit.height, self._fit.width, 3)
+        on_gpu = self._model.device.type == "cuda"
+        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=on_gpu)
+        pictures = (one.result() if isinstance(one, Future) else one for one in fitting)
+        np.stack(list(pictures), out=pixels.numpy())
+        tokens = self._tokens(pixels.permute(0, 3, 1, 2))
         texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
         return [" ".join(text.split()) for text in texts]
 
@@ -174,8 +184,6 @@ class TransformersCaptioner:
     def _pixels(self, resized: Tensor) -> Tensor:
         """uint8 (n, 3, height, width) -> what the repository's processor gives, float32."""
         target = self._model.device
-        if target.type == "cuda":
-            resized = resized.pin_memory()
         images = self._images
         return images.rescale_and_normalize(
             resized.to(target, non_blocking=True),
@@ -241,14 +249,6 @@ def _loaded(folder: Path, family: Family, dtype: Any, allow_pickle: bool) -> tup
         raise UsageError(
             f"The weights in '{folder}' are not those of its config.json: {len(wrong)} tensors "
             f"are missing or of another shape, such as {min(wrong)}."
-        )
-    images = processor.image_processor
-    squashes = images.do_resize and images.size.height and images.size.width
-    if not squashes or (
-        getattr(images, "do_center_crop", False) and images.crop_size != images.size
-    ):
-        raise UsageError(
-            f"The processor in '{folder}' does not resize pictures to one height and width."
         )
     return processor, model
 

@@ -11,9 +11,11 @@ import itertools
 import json
 import math
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,17 +24,19 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from item.errors import UsageError
-from item.layers import centre_crop, random_projection
+from item.images.boxes import Picture, whole_pixels
+from item.images.fit import Fit, is_fitted
+from item.layers import CentreCrop, random_projection
+from item.models import device_crops
 from item.models.batching import Batches, automatic_size, device, dtype
 from item.models.open_clip_files import (
     empty_model,
     load_weights,
-    read_config,
-    read_preprocessing,
     read_tokenizer,
     weights_file,
 )
 from item.models.open_clip_layers import LayeredTower
+from item.models.open_clip_preprocessing import OpenClipFit, read_config, read_preprocessing
 from item.models.precision import Precision
 
 CHARACTERS_A_TOKEN = 32
@@ -43,12 +47,22 @@ TEXT_STEP = 8
 """Tokens of a batch are cut to a multiple of this, so that the shapes are few."""
 
 
-class OpenClipEncoder:
-    """A dual encoder of open_clip; see :class:`item.embedding.DualEncoder`.
+class SentBack(NamedTuple):
+    """Rows that are on their way from the device."""
 
-    Pictures are resized on the CPU as the repository's ``preprocess_cfg`` says, sent as uint8
-    and normalised on the device; nothing waits for the device until all batches of a call are
-    on their way, so that the next batch is resized while the last one is computed. Causal
+    rows: Tensor
+    """(n, numbers) in memory that the processor reads, once they have arrived."""
+    arrived: torch.cuda.Event | None
+    """When they have; None if they are there."""
+
+
+class OpenClipEncoder:
+    """A dual encoder of open_clip; see :class:`item.embedding.RegionEncoder`.
+
+    Pictures are fitted on the CPU as the repository's ``preprocess_cfg`` says, unless they come
+    fitted, sent as uint8 and normalised on the device. Regions are cut and fitted on a GPU where
+    there is one. Nothing waits for the device until all batches of a call are on their way, and
+    several threads may call at once: while one waits, the batch of the next is on its way. Causal
     text towers see no more tokens than the longest text of the batch has.
 
     Parameters
@@ -70,6 +84,8 @@ class OpenClipEncoder:
         Something is missing in the folder, damaged, or not known to the installed open_clip.
     """
 
+    region_fit: Fit | None = None
+
     def __init__(
         self,
         folder: Path,
@@ -85,7 +101,7 @@ class OpenClipEncoder:
         weights = weights_file(folder, allow_pickle)
         self.dimensions: int = config["model_cfg"]["embed_dim"]
         self.precision = precision
-        self.preprocessing = read_preprocessing(folder, config)
+        preprocessing = read_preprocessing(folder, config)
         self.tokenizer = read_tokenizer(folder, config["model_cfg"]["text_cfg"])
         self.device = device()
         model = empty_model(folder, config["model_cfg"])
@@ -97,19 +113,24 @@ class OpenClipEncoder:
         self._tower = LayeredTower(self.model.visual) if layer_columns else None
         self._projection: Tensor | None = None
         self.compiled = compiled
-        self.height, self.width = _pair(self.model.visual.image_size)
+        self.fit = OpenClipFit(preprocessing, *_pair(self.model.visual.image_size))
+        self.middle = CentreCrop(max(self.fit.height, self.fit.width))
+        self._lock = threading.Lock()
         self._causal = _causal_mask(self.model)
         self._mean, self._std = (
             255 * torch.tensor(values, device=self.device).reshape(1, 3, 1, 1)
-            for values in (self.preprocessing.mean, self.preprocessing.std)
+            for values in (preprocessing.mean, preprocessing.std)
         )
         threads = min(torch.get_num_threads(), len(os.sched_getaffinity(0)))
         self._threads = ThreadPoolExecutor(threads, "resize") if threads > 1 else None
-        self._images: Batches[NDArray[np.uint8], Tensor] = Batches(self._image_rows, 1)
+        self._images: Batches[Picture, Tensor] = Batches(self._image_rows, 1)
+        self._regions: Batches[tuple[int, NDArray[np.intp]], Tensor] = Batches(self._region_rows, 1)
+        self._uploaded: Tensor | None = None
         self._texts: Batches[Tensor, Tensor] = Batches(self._text_rows, 1)
         architecture = hashlib.sha256(json.dumps(config).encode()).hexdigest()[:24]
         name = f"{architecture} {precision}"
         self._images.size = batch_size or automatic_size(self._blank_images, f"{name} image", share)
+        self._regions.size = self._images.size
         self._texts.size = batch_size or automatic_size(self._full_texts, f"{name} text", share)
         if compiled:
             self.model.visual.compile(dynamic=False)
@@ -118,28 +139,50 @@ class OpenClipEncoder:
     @property
     def halvings(self) -> int:
         """How often a batch was halved because it did not fit into memory."""
-        return self._images.halvings + self._texts.halvings
+        return self._images.halvings + self._regions.halvings + self._texts.halvings
 
-    def embed_images(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def embed_images(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
         """Pictures (h, w, 3) of any sizes -> unit rows (n, dimensions)."""
-        return self._collected(self._images(pictures))[:, : self.dimensions]
+        with self._lock:
+            rows = self._sent_back(self._images(pictures))
+        return self._collected(rows)[:, : self.dimensions]
 
     def embed_with_layers(
-        self, pictures: Sequence[NDArray[np.uint8]]
+        self, pictures: Sequence[Picture], middles: Sequence[Picture] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Pictures (h, w, 3) of any sizes -> unit rows (n, dimensions), layers (n, columns).
 
-        Half of the columns are those of the pictures, half those of their centre crops.
+        Half of the columns are those of the pictures, half those of their centre crops
+        ``middles``, which are cut here if they are not given.
         """
-        crops = [centre_crop(picture, max(self.height, self.width)) for picture in pictures]
-        rows = self._collected(self._images([*pictures, *crops]))
+        if middles is None:
+            middles = [self.middle(picture) for picture in pictures]
+        with self._lock:
+            sent = self._sent_back(self._images([*pictures, *middles]))
+        rows = self._collected(sent)
         embeddings, layers = rows[: len(pictures), : self.dimensions], rows[:, self.dimensions :]
         both = np.concatenate([layers[: len(pictures)], layers[len(pictures) :]], axis=1)
         return embeddings, both[:, : self.layer_columns]
 
-    def embed_crops(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Parts of pictures (h, w, 3) -> unit rows (n, dimensions) in the same space."""
-        return self.embed_images(crops)
+    def embed_regions(
+        self, pictures: Sequence[Picture], boxes: Sequence[NDArray[np.float32]]
+    ) -> list[NDArray[np.float32]]:
+        """Boxes (k, 4) of each picture (h, w, 3) -> unit rows (k, dimensions) in the same space."""
+        wanted = [
+            (place, whole_pixels(pictures[place], box))
+            for place, of_picture in enumerate(boxes)
+            for box in of_picture
+        ]
+        with self._lock:
+            if self.device.type == "cuda" and wanted:
+                self._uploaded = device_crops.upload(pictures, self.device)
+                sent = self._sent_back(self._regions(wanted))
+                self._uploaded = None
+            else:
+                parts = [pictures[place][y0:y1, x0:x1] for place, (x0, y0, x1, y1) in wanted]
+                sent = self._sent_back(self._images(parts))
+        rows = self._collected(sent)[:, : self.dimensions]
+        return np.split(rows, np.cumsum([len(of_picture) for of_picture in boxes])[:-1])
 
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Texts, each cut where the context ends -> unit rows (n, dimensions)."""
@@ -148,26 +191,45 @@ class OpenClipEncoder:
             return np.zeros((0, self.dimensions), np.float32)
         tokens = self._tokens(list(distinct))
         longest_first = self._lengths(tokens).argsort(descending=True, stable=True)
-        rows = self._collected(self._texts(tokens[longest_first]))
+        with self._lock:
+            sent = self._sent_back(self._texts(tokens[longest_first]))
+        rows = self._collected(sent)
         rows[longest_first.numpy()] = rows.copy()
         return rows[[distinct[text] for text in texts]]
 
-    @torch.inference_mode()
-    def _image_rows(self, pictures: Sequence[NDArray[np.uint8]]) -> Sequence[Tensor]:
+    def _image_rows(self, pictures: Sequence[Picture]) -> Sequence[Tensor]:
         count = self._images.size if self.compiled else len(pictures)
-        shape = (count, self.height, self.width, 3)
+        shape = (count, self.fit.height, self.fit.width, 3)
         pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        run = self._threads.map if self._threads else map
-        for _ in run(self.preprocessing.fit, pictures, pixels.numpy()):
-            pass
-        on_device = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        batch = pixels.numpy()
+        if all(is_fitted(self.fit, picture) for picture in pictures):
+            np.stack(pictures, out=batch[: len(pictures)])
+        else:
+            run = self._threads.map if self._threads else map
+            for place, picture in enumerate(run(self.fit, pictures)):
+                batch[place] = picture
+        return self._tower_rows(pixels.to(self.device, non_blocking=True))[: len(pictures)]
+
+    def _region_rows(self, regions: Sequence[tuple[int, NDArray[np.intp]]]) -> Sequence[Tensor]:
+        assert self._uploaded is not None
+        missing = self._regions.size - len(regions) if self.compiled else 0
+        regions = [*regions, *[regions[-1]] * missing]
+        places = [place for place, _ in regions]
+        boxes = np.stack([box for _, box in regions])
+        pixels = device_crops.cut(self._uploaded, places, boxes, self.fit)
+        return self._tower_rows(pixels)[: len(regions) - missing]
+
+    @torch.inference_mode()
+    def _tower_rows(self, pixels: Tensor) -> Sequence[Tensor]:
+        """Fitted uint8 pixels (n, height, width, 3) on the device -> a row each."""
+        on_device = pixels.permute(0, 3, 1, 2)
         images = ((on_device - self._mean) / self._std).to(dtype(self.precision))
         if self._tower is not None:
             self._tower.forget()
         rows = normalize(self.model.encode_image(images, normalize=False).float(), dim=1)
         if self._tower is not None:
             rows = torch.cat([rows, self._projected(self._tower.pooled())], dim=1)
-        return rows[: len(pictures)].unbind()
+        return rows.unbind()
 
     def _projected(self, pooled: Tensor) -> Tensor:
         """Pooled blocks (n, numbers) -> (n, half of the columns)."""
@@ -195,10 +257,23 @@ class OpenClipEncoder:
             features = self.model.encode_text(tokens, normalize=False)
         return normalize(features[:count].float(), dim=1).unbind()
 
-    def _collected(self, rows: Sequence[Tensor]) -> NDArray[np.float32]:
+    def _sent_back(self, rows: Sequence[Tensor]) -> SentBack:
+        """Rows on their way from the device: what is computed after them does not delay them."""
         if not rows:
-            return np.zeros((0, self.dimensions + self._half), np.float32)
-        found = torch.stack(list(rows)).cpu().numpy()
+            return SentBack(torch.zeros((0, self.dimensions + self._half)), None)
+        found = torch.stack(list(rows))
+        if self.device.type != "cuda":
+            return SentBack(found, None)
+        here = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+        here.copy_(found, non_blocking=True)
+        there = torch.cuda.Event()
+        there.record()
+        return SentBack(here, there)
+
+    def _collected(self, sent: SentBack) -> NDArray[np.float32]:
+        if sent.arrived is not None:
+            sent.arrived.synchronize()
+        found = sent.rows.numpy()
         if not np.isfinite(found).all():
             raise UsageError(
                 f"The dual encoder computes infinite values in {self.precision}: set "
@@ -233,7 +308,8 @@ class OpenClipEncoder:
         return tokens.argmax(dim=1) + 1
 
     def _blank_images(self, count: int) -> Sequence[Tensor]:
-        return self._image_rows([np.zeros((self.height, self.width, 3), np.uint8)] * count)
+        blank = np.zeros((self.fit.height, self.fit.width, 3), np.uint8)
+        return self._image_rows([blank] * count)
 
     def _full_texts(self, count: int) -> Sequence[Tensor]:
         return self._text_rows(self._tokens(["a " * self.tokenizer.context_length] * count))

@@ -10,21 +10,18 @@ import copy
 import difflib
 import importlib.metadata
 import importlib.util
-import json
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
 from safetensors import SafetensorError
-from torch import nn
 
 from item.errors import UsageError
-from item.models.open_clip_preprocessing import Preprocessing
+from item.models.open_clip_preprocessing import CONFIG
 
-CONFIG = "open_clip_config.json"
-
+if TYPE_CHECKING:
+    from torch import nn
 
 SAFETENSORS = (
     "open_clip_model.safetensors",
@@ -118,40 +115,6 @@ def _architectures() -> list[str]:
     folders = (spec and spec.submodule_search_locations) or []
     found = (path for folder in folders for path in Path(folder, "model_configs").glob("*.json"))
     return sorted(path.stem for path in found)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The repository's configuration, with all keys that are read without asking."""
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        what = f"no {CONFIG} in the folder" if folder.is_dir() else "no folder"
-        raise UsageError(
-            f"There is {what} '{folder}': set `files.source` to a repository of open_clip's."
-        ) from None
-    except ValueError:
-        raise UsageError(f"The {CONFIG} in '{folder}' is damaged: it is no JSON.") from None
-    match config:
-        case {"model_cfg": {"embed_dim": int(), "vision_cfg": dict(), "text_cfg": dict()}}:
-            return config
-    raise UsageError(
-        f"The {CONFIG} in '{folder}' is not open_clip's: it has no model_cfg with embed_dim, "
-        "vision_cfg and text_cfg."
-    )
-
-
-def read_preprocessing(folder: Path, config: dict[str, Any]) -> Preprocessing:
-    given = config.get("preprocess_cfg", {})
-    if isinstance(given, dict):
-        given = {key: value for key, value in given.items() if value is not None}
-    try:
-        return Preprocessing.model_validate(given)
-    except ValidationError:
-        raise UsageError(
-            f"The preprocess_cfg of {CONFIG} in '{folder}' is not known to this version: its "
-            f"resizing and colours must be among those of open_clip {_version('open_clip_torch')}."
-        ) from None
 
 
 def weights_file(folder: Path, allow_pickle: bool) -> Path:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import importlib.metadata
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 from PIL.Image import Resampling
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from item.errors import UsageError
+
+CONFIG = "open_clip_config.json"
+USUAL_SIDE = 224
+"""Of the pictures of a tower whose configuration does not say, in open_clip."""
 THIN = 16
 """From this aspect ratio on, only the part of a picture that is left after cropping is resized:
 all of a 1 x 512 crop at 224 pixels would take 100 MB."""
@@ -42,8 +51,8 @@ class Preprocessing(BaseModel):
         """
         height, width = out.shape[:2]
         image = PIL.Image.fromarray(picture)
-        rows, columns = self._resized(image.height, image.width, height, width)
-        resampling = self._resampling(height == width)
+        rows, columns = self.resized(image.height, image.width, height, width)
+        resampling = self.resampling(height == width)
         if self.resize_mode == "shortest" and max(rows / height, columns / width) >= THIN:
             out[:] = _middle(image, (rows, columns), (height, width), resampling)
             return
@@ -55,7 +64,7 @@ class Preprocessing(BaseModel):
         inside = resized[above : above + height, before : before + width]
         out[top : top + rows, left : left + columns] = inside
 
-    def _resized(self, rows: int, columns: int, height: int, width: int) -> tuple[int, int]:
+    def resized(self, rows: int, columns: int, height: int, width: int) -> tuple[int, int]:
         """Rows and columns before cropping and padding."""
         if self.resize_mode == "squash":
             return height, width
@@ -66,11 +75,86 @@ class Preprocessing(BaseModel):
         ratio = max(ratios) if self.resize_mode == "longest" else min(ratios)
         return max(1, round(rows / ratio)), max(1, round(columns / ratio))
 
-    def _resampling(self, square: bool) -> Resampling:
+    def resampling(self, square: bool) -> Resampling:
+        """By which kernel, for inputs that are square or not."""
         # open_clip forgets the interpolation where the input is not square.
         forgotten = self.resize_mode == "shortest" and not square
         bilinear = self.interpolation == "bilinear" and not forgotten
         return Resampling.BILINEAR if bilinear else Resampling.BICUBIC
+
+
+@dataclass(frozen=True)
+class OpenClipFit:
+    """A repository's way to fit pictures; see :class:`item.images.fit.Fit`."""
+
+    preprocessing: Preprocessing
+    height: int
+    width: int
+
+    @property
+    def resamples_bilinearly(self) -> bool:
+        """Whether the kernel is bilinear; else it is bicubic."""
+        return self.preprocessing.resampling(self.height == self.width) is Resampling.BILINEAR
+
+    def __call__(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Picture (h, w, 3) -> (height, width, 3)."""
+        if picture.shape[:2] == (self.height, self.width):
+            return picture
+        out = np.empty((self.height, self.width, 3), np.uint8)
+        self.preprocessing.fit(picture, out)
+        return out
+
+
+def read_fit(folder: Path) -> OpenClipFit:
+    """How the image tower of a repository wants its pictures.
+
+    Raises
+    ------
+    UsageError
+        If the configuration is missing or damaged, or asks for what is not known here.
+    """
+    config = read_config(folder)
+    side = config["model_cfg"]["vision_cfg"].get("image_size", USUAL_SIDE)
+    height, width = (side, side) if isinstance(side, int) else side
+    return OpenClipFit(read_preprocessing(folder, config), height, width)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The repository's configuration, with all keys that are read without asking."""
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        what = f"no {CONFIG} in the folder" if folder.is_dir() else "no folder"
+        raise UsageError(
+            f"There is {what} '{folder}': set `files.source` to a repository of open_clip's."
+        ) from None
+    except ValueError:
+        raise UsageError(f"The {CONFIG} in '{folder}' is damaged: it is no JSON.") from None
+    match config:
+        case {"model_cfg": {"embed_dim": int(), "vision_cfg": dict(), "text_cfg": dict()}}:
+            return config
+    raise UsageError(
+        f"The {CONFIG} in '{folder}' is not open_clip's: it has no model_cfg with embed_dim, "
+        "vision_cfg and text_cfg."
+    )
+
+
+def read_preprocessing(folder: Path, config: dict[str, Any]) -> Preprocessing:
+    given = config.get("preprocess_cfg", {})
+    if isinstance(given, dict):
+        given = {key: value for key, value in given.items() if value is not None}
+    try:
+        return Preprocessing.model_validate(given)
+    except ValidationError:
+        raise UsageError(
+            f"The preprocess_cfg of {CONFIG} in '{folder}' is not known to this version: its "
+            f"resizing and colours must be among those of open_clip {_version()}."
+        ) from None
+
+
+def _version() -> str:
+    return importlib.metadata.version("open_clip_torch")
 
 
 def _middle(

@@ -91,6 +91,8 @@ class StageResources(BaseModel):
     """Bytes to pixels."""
     caption: Resources
     """Pixels to a caption."""
+    phrases: Resources = Resources(cpus=0.5, batch_size=128)
+    """The caption to its phrases."""
     objects: Resources
     """Phrases of the caption to boxes."""
     embed: Resources

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
-from numpy.typing import NDArray
 
-from item.captioning import first_caption, load_captioner
-from item.embedding import DualEncoder, load_dual_encoder, with_layers
+from item.captioning import TransformersCaptioning, first_caption, load_captioner
+from item.embedding import DualEncoder, OpenClip, load_dual_encoder, with_layers
 from item.errors import UsageError
 from item.featurizing import FoundObjects, ObjectFinder, misaligned, read_file
-from item.images.boxes import Size
+from item.grounding import CustomGrounding
+from item.images.boxes import Picture, Size
 from item.images.decode import image_id
 from item.images.errors import ImageError
 from item.images.perturb import NONE, Perturbation
+from item.phrases import PhraseExtraction, PhraseExtractor
 from item.profiles import Profile, Resources
+from item.profiles.inputs import PICTURE_NAMES, PIXELS, PictureInputs, picture_inputs
 from item.tables import EMBEDDING, OBJECT, ErrorCode, Status
+from pipelines.runtime.columns import PIXELS as ANY_SIZE
+from pipelines.runtime.columns import tensor
 from pipelines.runtime.stages import ERRORS, PENDING, Columns, RowError, Stage, groups
 
-EMBEDDINGS = pa.list_(EMBEDDING)
+PASSING = {*PICTURE_NAMES, "pixel_rows", "phrases"}
+"""Columns that a stage makes for later ones, and no table holds."""
+IMAGE_EMBEDDINGS = {"image_embedding": EMBEDDING, "layers": EMBEDDING}
+"""Columns that a dual encoder makes of whole pictures."""
+OBJECT_EMBEDDINGS = {
+    "crop_embeddings": pa.list_(EMBEDDING),
+    "phrase_embeddings": pa.list_(EMBEDDING),
+}
+"""Columns of embeddings of each object, on their way to the misalignments."""
 
 
 def stages(profile: Profile, perturbation: str = NONE, register: Any = None) -> list[Stage]:
@@ -35,21 +48,33 @@ def stages(profile: Profile, perturbation: str = NONE, register: Any = None) -> 
     register : handle of a :class:`pipelines.featurize.reuse.Register`; without one, pictures that
         come again are featurized again
     """
+    inputs = picture_inputs(profile)
     perturb = [] if perturbation == NONE else [Perturb(profile, perturbation)]
     to_pixels: list[Stage] = [
         *perturb,  # bytes -> bytes | error
         Identify(profile, register),  # bytes -> image_id; known pictures skip the models
-        Decode(profile),  # bytes -> pixels, size, format | error
+        Decode(profile, inputs),  # bytes -> pixels, size, format | error
     ]
     if profile.embeds_only:
-        return [*to_pixels, EmbedImages(profile)]  # pixels -> embedding
-    return [
+        return dropping([*to_pixels, EmbedImages(profile, inputs)])  # pixels -> embedding
+    steps = [
         *to_pixels,
-        TakeCaption(profile) if profile.captions_given else Caption(profile),  # pixels -> caption
-        FindObjects(profile),  # pixels, caption -> objects
-        Embed(profile),  # pixels, caption, objects -> embeddings
+        TakeCaption(profile) if profile.captions_given else Caption(profile, inputs),  # -> caption
+        Phrases(profile),  # caption -> phrases
+        FindObjects(profile, inputs),  # pixels, phrases -> objects
+        Embed(profile, inputs),  # pixels, caption, objects -> embeddings
         Misalign(profile),  # embeddings -> similarities, misalignments
     ]
+    return dropping(steps)
+
+
+def dropping(steps: list[Stage]) -> list[Stage]:
+    """The same stages, each of which drops the pictures that no later one reads."""
+    for place, stage in enumerate(steps):
+        later = {name for other in steps[place + 1 :] for name in other.inputs}
+        last_read = [name for name in stage.inputs if name in PASSING and name not in later]
+        stage.drops = (*stage.drops, *last_read)
+    return steps
 
 
 def check_gpus(profile: Profile, cluster: Mapping[str, float]) -> None:
@@ -84,8 +109,8 @@ class Perturb(Stage):
     What cannot be decoded passes unchanged: the next stage says why.
     """
 
-    inputs: ClassVar = ("bytes",)
-    outputs: ClassVar[Mapping[str, pa.DataType]] = {"bytes": pa.binary()}
+    inputs: tuple[str, ...] = ("bytes",)
+    outputs: Mapping[str, pa.DataType] = {"bytes": pa.binary()}
 
     def __init__(self, profile: Profile, perturbation: str) -> None:
         # Those of decoding: Ray then reads, perturbs and decodes in one task.
@@ -107,8 +132,8 @@ class Perturb(Stage):
 class Identify(Stage):
     """Bytes to their SHA-256. Rows whose picture another row has are set aside as ``pending``."""
 
-    inputs: ClassVar = ("bytes", "uri", "date", "occurrence")
-    outputs: ClassVar[Mapping[str, pa.DataType]] = {
+    inputs: tuple[str, ...] = ("bytes", "uri", "date", "occurrence")
+    outputs: Mapping[str, pa.DataType] = {
         "image_id": pa.string(),
         "byte_count": pa.int64(),
         "status": pa.string(),
@@ -133,12 +158,10 @@ class Identify(Stage):
 
 
 class Decode(Stage):
-    """Bytes to pixels: the only stage that trusts nothing."""
+    """Bytes to pixels, as the models read them: the only stage that trusts nothing."""
 
-    inputs: ClassVar = ("bytes",)
-    outputs: ClassVar[Mapping[str, pa.DataType]] = {
-        "pixels": pa.binary(),
-        "pixel_rows": pa.int32(),
+    inputs: tuple[str, ...] = ("bytes",)
+    about_file: Mapping[str, pa.DataType] = {
         "width": pa.int32(),
         "height": pa.int32(),
         "format": pa.string(),
@@ -146,11 +169,13 @@ class Decode(Stage):
         "digital_source_type": pa.string(),
         "notes": pa.list_(pa.string()),
     }
-    drops: ClassVar = ("bytes",)
+    drops: tuple[str, ...] = ("bytes",)
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, models_read: PictureInputs) -> None:
         self.resources: Resources = profile.resources.decode
         self.decoding = profile.decoding
+        self.models_read = models_read
+        self.outputs = {**picture_columns(models_read, *models_read.names), **self.about_file}
 
     def process(self, columns: Columns) -> Columns:
         rows = [self._decoded(data) for data in columns["bytes"]]
@@ -161,19 +186,22 @@ class Decode(Stage):
             row = read_file(data, self.decoding)
         except ImageError as error:
             return {ERRORS: RowError(error.code, error.message)}
-        return row | {"pixels": row["pixels"].tobytes(), "pixel_rows": len(row["pixels"])}
+        row["pixel_rows"] = len(row["pixels"])
+        return row | self.models_read.of(row["pixels"])
 
 
 class Caption(Stage):
     """Pixels to a sentence."""
 
-    inputs: ClassVar = ("pixels", "pixel_rows")
-    outputs: ClassVar[Mapping[str, pa.DataType]] = {"caption": pa.string()}
-    drops: ClassVar = ("captions",)
+    outputs: Mapping[str, pa.DataType] = {"caption": pa.string()}
+    drops: tuple[str, ...] = ("captions",)
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, models_read: PictureInputs) -> None:
         self.resources = profile.resources.caption
         self.settings = profile.captioner
+        self.several_threads = isinstance(self.settings, TransformersCaptioning)
+        self.picture = models_read.captioner or PIXELS
+        self.inputs = tuple(picture_columns(models_read, self.picture))
 
     def set_up(self) -> None:
         batch_size, share = self.resources.model_batch_size, self.resources.gpu_share
@@ -184,15 +212,15 @@ class Caption(Stage):
         return _halvings(self.captioner)
 
     def process(self, columns: Columns) -> Columns:
-        return {"caption": self.captioner.caption(pictures(columns))}
+        return {"caption": self.captioner.caption(pictures(columns, self.picture))}
 
 
 class TakeCaption(Stage):
     """The first of the captions that came with the image."""
 
-    inputs: ClassVar = ("captions",)
-    outputs: ClassVar[Mapping[str, pa.DataType]] = {"caption": pa.string()}
-    drops: ClassVar = ("captions",)
+    inputs: tuple[str, ...] = ("captions",)
+    outputs: Mapping[str, pa.DataType] = {"caption": pa.string()}
+    drops: tuple[str, ...] = ("captions",)
 
     def __init__(self, profile: Profile) -> None:
         # Those of decoding: Ray then does both in one task.
@@ -207,20 +235,44 @@ class TakeCaption(Stage):
         }
 
 
-class FindObjects(Stage):
-    """The phrases of the caption and where they are in the picture."""
+class Phrases(Stage):
+    """The caption's phrases, by a parser that no GPU worker should wait for."""
 
-    inputs: ClassVar = ("pixels", "pixel_rows", "width", "height", "caption")
-    outputs: ClassVar[Mapping[str, pa.DataType]] = {
-        "objects": pa.list_(OBJECT),
-        "parts_embedding": EMBEDDING,
-        "crop_embeddings": EMBEDDINGS,
-        "phrase_embeddings": EMBEDDINGS,
-    }
+    inputs: tuple[str, ...] = ("caption",)
+    outputs: Mapping[str, pa.DataType] = {"phrases": pa.list_(pa.string())}
 
     def __init__(self, profile: Profile) -> None:
+        self.resources = profile.resources.phrases
+        self.settings = profile.phrases
+
+    def process(self, columns: Columns) -> Columns:
+        return {"phrases": phrase_extractor(self.settings)(columns["caption"])}
+
+
+@lru_cache(maxsize=1)
+def phrase_extractor(settings: PhraseExtraction) -> PhraseExtractor:
+    """The one of this process, which takes a second to load."""
+    return PhraseExtractor(settings)
+
+
+class FindObjects(Stage):
+    """Where the caption's phrases are in the picture."""
+
+    outputs: Mapping[str, pa.DataType] = {
+        "objects": pa.list_(OBJECT),
+        "parts_embedding": EMBEDDING,
+        **OBJECT_EMBEDDINGS,
+    }
+
+    def __init__(self, profile: Profile, models_read: PictureInputs) -> None:
         self.resources = profile.resources.objects
         self.profile = profile
+        self.several_threads = isinstance(profile.clip, OpenClip) and not isinstance(
+            profile.grounder, CustomGrounding
+        )
+        self.picture = models_read.grounder or PIXELS
+        pictures_read = picture_columns(models_read, self.picture)
+        self.inputs = (*pictures_read, "width", "height", "phrases")
 
     def set_up(self) -> None:
         self.encoder = dual_encoder(self.profile, self.resources)
@@ -231,7 +283,8 @@ class FindObjects(Stage):
         return _halvings(self.encoder) + _halvings(self.finder.grounder)
 
     def process(self, columns: Columns) -> Columns:
-        objects = self.finder(pictures(columns), sizes(columns), columns["caption"])
+        images = pictures(columns, self.picture)
+        objects = self.finder(images, sizes(columns), columns["phrases"])
         return {name: getattr(objects, name) for name in self.outputs}
 
 
@@ -241,22 +294,16 @@ class Embed(Stage):
     Crops and phrases too, where the grounder has not embedded them already.
     """
 
-    inputs: ClassVar = (
-        *("pixels", "pixel_rows", "width", "height", "caption", "objects"),
-        *("crop_embeddings", "phrase_embeddings"),
-    )
-    outputs: ClassVar[Mapping[str, pa.DataType]] = {
-        "image_embedding": EMBEDDING,
-        "layers": EMBEDDING,
-        "caption_embedding": EMBEDDING,
-        "crop_embeddings": EMBEDDINGS,
-        "phrase_embeddings": EMBEDDINGS,
-    }
-    drops: ClassVar = ("pixels", "pixel_rows")
-
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, models_read: PictureInputs) -> None:
         self.resources = profile.resources.embed
         self.profile = profile
+        self.several_threads = isinstance(profile.clip, OpenClip)
+        self.models_read = models_read
+        self.inputs = (*picture_columns(models_read, *read_by_encoder(models_read)), "caption")
+        self.outputs = {**IMAGE_EMBEDDINGS, "caption_embedding": EMBEDDING}
+        if models_read.crops:
+            self.inputs += ("width", "height", "objects", *OBJECT_EMBEDDINGS)
+            self.outputs |= OBJECT_EMBEDDINGS
 
     def set_up(self) -> None:
         self.encoder = dual_encoder(self.profile, self.resources)
@@ -266,31 +313,34 @@ class Embed(Stage):
         return _halvings(self.encoder)
 
     def process(self, columns: Columns) -> Columns:
-        images = pictures(columns)
+        return {
+            **seen(self.encoder, self.profile, columns, self.models_read),
+            "caption_embedding": list(self.encoder.embed_texts(columns["caption"])),
+            **self._of_objects(columns),
+        }
+
+    def _of_objects(self, columns: Columns) -> Columns:
+        if not self.models_read.crops:
+            return {}
+        images = pictures(columns, self.models_read.crops)
         objects = found_objects(columns).with_embeddings(
             self.encoder, self.profile.prompt, images, sizes(columns)
         )
-        return {
-            **with_layers(self.encoder, self.profile.clip.layers, images),
-            "caption_embedding": list(self.encoder.embed_texts(columns["caption"])),
-            "crop_embeddings": objects.crop_embeddings,
-            "phrase_embeddings": objects.phrase_embeddings,
-        }
+        return {name: getattr(objects, name) for name in OBJECT_EMBEDDINGS}
 
 
 class EmbedImages(Stage):
     """Pictures to unit vectors and layers, for tables that hold nothing else of the method."""
 
-    inputs: ClassVar = ("pixels", "pixel_rows")
-    outputs: ClassVar[Mapping[str, pa.DataType]] = {
-        "image_embedding": EMBEDDING,
-        "layers": EMBEDDING,
-    }
-    drops: ClassVar = ("pixels", "pixel_rows", "captions")
+    outputs: Mapping[str, pa.DataType] = IMAGE_EMBEDDINGS
+    drops: tuple[str, ...] = ("captions",)
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, models_read: PictureInputs) -> None:
         self.resources = profile.resources.embed
         self.profile = profile
+        self.several_threads = isinstance(profile.clip, OpenClip)
+        self.models_read = models_read
+        self.inputs = tuple(picture_columns(models_read, *read_by_encoder(models_read)))
 
     def set_up(self) -> None:
         self.encoder = dual_encoder(self.profile, self.resources)
@@ -300,17 +350,17 @@ class EmbedImages(Stage):
         return _halvings(self.encoder)
 
     def process(self, columns: Columns) -> Columns:
-        return {**with_layers(self.encoder, self.profile.clip.layers, pictures(columns))}
+        return seen(self.encoder, self.profile, columns, self.models_read)
 
 
 class Misalign(Stage):
     """Embeddings to similarities and misalignments, by :mod:`item.misalignment`."""
 
-    inputs: ClassVar = (
+    inputs: tuple[str, ...] = (
         *("objects", "image_embedding", "caption_embedding"),
         *("crop_embeddings", "phrase_embeddings"),
     )
-    outputs: ClassVar[Mapping[str, pa.DataType]] = {
+    outputs: Mapping[str, pa.DataType] = {
         "objects": pa.list_(OBJECT),
         "global_similarity": pa.float32(),
         "local_similarity_min": pa.float32(),
@@ -322,7 +372,7 @@ class Misalign(Stage):
         "global_misalignment": EMBEDDING,
         "local_misalignment": EMBEDDING,
     }
-    drops: ClassVar = ("caption_embedding", "crop_embeddings", "phrase_embeddings")
+    drops: tuple[str, ...] = ("caption_embedding", "crop_embeddings", "phrase_embeddings")
 
     def __init__(self, profile: Profile) -> None:
         self.resources = profile.resources.misalign
@@ -351,11 +401,40 @@ def _halvings(model: Any) -> int:
     return int(getattr(model, "halvings", 0))
 
 
-def pictures(columns: Columns) -> list[NDArray[np.uint8]]:
-    """Decoded pictures (h, w, 3) of a batch."""
+def seen(
+    encoder: DualEncoder, profile: Profile, columns: Columns, models_read: PictureInputs
+) -> Columns:
+    """Embeddings and layers of whole pictures."""
+    whole = pictures(columns, models_read.encoder)
+    middles = pictures(columns, models_read.middle) if models_read.middle else None
+    return {**with_layers(encoder, profile.clip.layers, whole, middles)}
+
+
+def read_by_encoder(models_read: PictureInputs) -> tuple[str, ...]:
+    """Names of the pictures that the last stage reads."""
+    names = (models_read.encoder, models_read.middle, models_read.crops)
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def picture_columns(models_read: PictureInputs, *names: str) -> dict[str, pa.DataType]:
+    """The columns of pictures of these names, with their Arrow types."""
+    found: dict[str, pa.DataType] = {}
+    for name in names:
+        if fit := models_read.fits.get(name):
+            found[name] = tensor(fit.height, fit.width)
+        else:
+            found |= {PIXELS: ANY_SIZE, "pixel_rows": pa.int32()}
+    return found
+
+
+def pictures(columns: Columns, name: str) -> Sequence[Picture]:
+    """Pictures (h, w, 3) of a batch, views of the table that they came in."""
+    if name != PIXELS:
+        fitted: Sequence[Picture] = columns[name]
+        return fitted
     return [
-        np.frombuffer(pixels, np.uint8).reshape(rows, -1, 3)
-        for pixels, rows in zip(columns["pixels"], columns["pixel_rows"], strict=True)
+        pixels.reshape(rows, -1, 3)
+        for pixels, rows in zip(columns[PIXELS], columns["pixel_rows"], strict=True)
     ]
 
 

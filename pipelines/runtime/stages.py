@@ -12,16 +12,18 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy, Dataset
 
 from item.profiles import Resources
 from item.tables import ErrorCode, Status
+from pipelines.runtime.columns import array, values
 
 Columns = Mapping[str, Any]
 """Plain columns by name: sequences or arrays of equal length."""
@@ -49,17 +51,21 @@ class Stage(ABC):
 
     Attributes
     ----------
-    inputs : columns that :meth:`process` is given
+    inputs : columns that :meth:`process` is given, as :func:`pipelines.runtime.columns.values`
+        has them
     outputs : columns that it adds, with their Arrow types; an output that exists already
         is replaced for the rows processed
     drops : columns that no later stage needs
     resources : what a worker takes
+    several_threads : whether a worker may be at work on two batches at once, so that the next one
+        is prepared while its device computes; the models then take turns by themselves
     """
 
-    inputs: ClassVar[tuple[str, ...]]
-    outputs: ClassVar[Mapping[str, pa.DataType]]
-    drops: ClassVar[tuple[str, ...]] = ()
+    inputs: tuple[str, ...]
+    outputs: Mapping[str, pa.DataType]
+    drops: tuple[str, ...] = ()
     resources: Resources
+    several_threads: bool = False
 
     @property
     def name(self) -> str:
@@ -176,8 +182,7 @@ def run_stage(stage: Stage, table: pa.Table) -> pa.Table:
     rows = np.flatnonzero(fit)
     found: Columns = {}
     if len(rows):
-        chosen = table.select(stage.inputs).take(rows)
-        found = stage.process({name: chosen[name].to_pylist() for name in stage.inputs})
+        found = stage.process({name: values(table[name], rows) for name in stage.inputs})
         _check(stage, found, len(rows))
     table = _with_errors(table, rows, found.get(ERRORS))
     for name, kind in stage.outputs.items():
@@ -200,7 +205,13 @@ def _apply(images: Dataset, group: Sequence[Stage], tally: Any) -> Dataset:
     if number is None:
         # A task carries the stage along, so it must be cheap to set up.
         return images.map_batches(_task(group[0]), **common)
-    pool = ActorPoolStrategy(min_size=number, max_size=resources.most_workers or number)
+    at_once = 2 if resources.gpus and all(stage.several_threads for stage in group) else None
+    pool = ActorPoolStrategy(
+        min_size=number,
+        max_size=resources.most_workers or number,
+        max_concurrent_calls_per_actor=at_once,
+        enable_true_multi_threading=at_once is not None,
+    )
     # Ray shows an operator by its class's name.
     worker = type("".join(type(stage).__name__ for stage in group), (Worker,), {})
     return images.map_batches(worker, fn_constructor_args=(group, tally), compute=pool, **common)
@@ -239,17 +250,26 @@ def _check(stage: Stage, found: Columns, rows: int) -> None:
 
 
 def _with_column(
-    table: pa.Table, name: str, kind: pa.DataType, rows: np.ndarray, values: Sequence[Any] | None
+    table: pa.Table,
+    name: str,
+    kind: pa.DataType,
+    rows: NDArray[np.intp],
+    found: Sequence[Any] | None,
 ) -> pa.Table:
-    """Add a column with ``values`` at ``rows``; elsewhere what was there, or null."""
+    """Add a column with what was found at ``rows``; elsewhere what was there, or null."""
     there = name in table.column_names
-    column: list[Any] = table[name].to_pylist() if there else [None] * len(table)
-    for row, value in zip(rows, () if values is None else values, strict=True):
-        column[row] = value
-    array = pa.array(column, kind)
+    if there and found is None:
+        return table
+    if there and len(rows) < len(table):
+        every = np.arange(len(table))
+        placed = list(values(table[name], every))
+        for row, value in zip(rows, found or (), strict=True):
+            placed[row] = value
+        rows, found = every, placed
+    column = array([] if found is None else found, rows, len(table), kind)
     if there:
-        return table.set_column(table.column_names.index(name), pa.field(name, kind), array)
-    return table.append_column(pa.field(name, kind), array)
+        return table.set_column(table.column_names.index(name), pa.field(name, kind), column)
+    return table.append_column(pa.field(name, kind), column)
 
 
 def _with_errors(table: pa.Table, rows: np.ndarray, errors: Sequence[Any] | None) -> pa.Table:
@@ -258,10 +278,10 @@ def _with_errors(table: pa.Table, rows: np.ndarray, errors: Sequence[Any] | None
         return table
     places = np.array([row for row, _ in failed])
     reasons = [error for _, error in failed]
-    for name, values in (
+    for name, texts in (
         ("status", [error.code.status for error in reasons]),
         ("error_code", [str(error.code) for error in reasons]),
         ("error_message", [error.message for error in reasons]),
     ):
-        table = _with_column(table, name, pa.string(), places, values)
+        table = _with_column(table, name, pa.string(), places, texts)
     return table

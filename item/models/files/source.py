@@ -31,6 +31,7 @@ from item.models.files.contents import (
 )
 from item.models.files.node_cache import file_sha256
 
+JSON_FILES = ("*.json",)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w./-]*", re.ASCII)
 
@@ -130,6 +131,34 @@ def local_folder(files: ModelFiles, patterns: Sequence[str] = MODEL_FILES) -> Pa
             folder = _path(files.source)
     _check_folder(files, folder)
     return folder
+
+
+def configuration_folder(files: ModelFiles) -> Path:
+    """A folder on this machine with the model's small files of JSON, without its weights.
+
+    Raises
+    ------
+    UsageError
+        Something is missing or damaged, or cannot be fetched.
+    """
+    match files.place:
+        case "hub":
+            from item.models.files import hub
+
+            return hub.snapshot(files.source, hub.commit(files.source, files.revision), JSON_FILES)
+        case "s3":
+            from item.models.files import bucket
+
+            listed = bucket.listing(files.source, files.endpoint_url)
+            manifest = bucket.read_manifest(files.source, listed, files.endpoint_url)
+            names = wanted(manifest.files if manifest else listed, JSON_FILES)
+            if manifest:
+                facts = {name: manifest.files[name] for name in names}
+                manifest = manifest.model_copy(update={"files": facts})
+            chosen = {name: listed[name] for name in names}
+            return bucket.downloaded(files.source, chosen, manifest, files.endpoint_url)
+        case "folder":
+            return _path(files.source)
 
 
 def resolved_revision(files: ModelFiles) -> str:
