@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from item.captioning import GivenCaptions, NoCaptions, captioning_fit
 from item.embedding import embedding_fits, regions_fit
@@ -62,6 +63,12 @@ def picture_inputs(profile: Profile) -> PictureInputs:
     UsageError
         If the configuration of a model is missing or damaged.
     """
+    return _picture_inputs(profile.model_dump_json())
+
+
+@lru_cache(maxsize=8)
+def _picture_inputs(of_profile: str) -> PictureInputs:
+    profile = Profile.model_validate_json(of_profile)
     names: dict[Fit, str] = {}
 
     def named(fit: Fit | None, name: str) -> str:

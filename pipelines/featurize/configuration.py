@@ -36,7 +36,8 @@ class FeaturizingOptions(PublishingConfiguration):
     rows_per_part: int = Field(default=1024, ge=1)
     """Rows of a finished part, at most; a kill costs the unfinished parts."""
     wait_for_gpus: bool = False
-    """Whether to wait for an autoscaler's first GPU; else a cluster without a GPU is refused."""
+    """Whether the cluster starts GPU machines by itself: workers then wait for them, and grow to
+    ``most_workers``; else a cluster that lacks GPUs is refused."""
 
 
 class FeaturizeConfiguration(FeaturizingOptions):

@@ -16,14 +16,15 @@ from pipelines.featurize.error_rate import check_error_rates, is_gone
 from pipelines.featurize.manifest import Staged, manifest_of
 from pipelines.featurize.plan import FeaturizingPlan, remember_date, run_suffix
 from pipelines.featurize.reuse import ImageIndex, Register, all_found, copied, seen_before
-from pipelines.featurize.steps import check_gpus, stages
+from pipelines.featurize.shares import check_shares, with_room
+from pipelines.featurize.steps import stages
 from pipelines.input import reading
 from pipelines.input.reading import Reading
 from pipelines.runtime.counters import Counters
 from pipelines.runtime.memory import PeakMemory
 from pipelines.runtime.progress import Progress, Tally
 from pipelines.runtime.stages import through
-from pipelines.runtime.start import start_ray
+from pipelines.runtime.start import room_between_stages, start_ray
 from pipelines.storage.access import take_retries
 from pipelines.storage.urls import join
 from pipelines.tables.lease import Lease, lease_on
@@ -211,7 +212,7 @@ def _compute(work: Sequence[_ToDo], jobs: Sequence[FeaturizingPlan]) -> dict[str
         remember_date(one.job)
     start_ray(configuration.object_store_gb)
     if not configuration.wait_for_gpus:
-        check_gpus(configuration.profile, ray.cluster_resources())
+        check_shares(configuration.profile, ray.cluster_resources())
     tally = Tally.remote()  # type: ignore[attr-defined]
     left = [one.left for one in work]
     rows = None if None in left else sum(one or 0 for one in left)
@@ -254,8 +255,11 @@ def _process(
     if configuration.reuse and not profile.captions_given:
         known = _seen_before(jobs)
         register = Register.remote(known.halves)  # type: ignore[attr-defined]
+    profile = with_room(profile, ray.cluster_resources(), room_between_stages())
     steps = stages(profile, configuration.perturbation, register)
-    parts = through(images, steps, tally, Counters("featurize")).map_batches(
+    counters = Counters("featurize")
+    grows = configuration.wait_for_gpus
+    parts = through(images, steps, tally, counters, grows=grows).map_batches(
         WorkWriter({one.job.work: one.writer(tally) for one in work}),
         batch_size=configuration.rows_per_part,
         batch_format="pyarrow",

@@ -12,7 +12,6 @@ import ray
 
 from item.captioning import TransformersCaptioning, first_caption, load_captioner
 from item.embedding import DualEncoder, OpenClip, load_dual_encoder, with_layers
-from item.errors import UsageError
 from item.featurizing import FoundObjects, ObjectFinder, misaligned, read_file
 from item.grounding import CustomGrounding
 from item.images.boxes import Picture, Size
@@ -25,7 +24,7 @@ from item.profiles.inputs import PICTURE_NAMES, PIXELS, PictureInputs, picture_i
 from item.tables import EMBEDDING, OBJECT, ErrorCode, Status
 from pipelines.runtime.columns import PIXELS as ANY_SIZE
 from pipelines.runtime.columns import tensor
-from pipelines.runtime.stages import ERRORS, PENDING, Columns, RowError, Stage, groups
+from pipelines.runtime.stages import ERRORS, PENDING, Columns, RowError, Stage
 
 PASSING = {*PICTURE_NAMES, "pixel_rows", "phrases"}
 """Columns that a stage makes for later ones, and no table holds."""
@@ -48,21 +47,22 @@ def stages(profile: Profile, perturbation: str = NONE, register: Any = None) -> 
     register : handle of a :class:`pipelines.featurize.reuse.Register`; without one, pictures that
         come again are featurized again
     """
-    inputs = picture_inputs(profile)
+    models_read = picture_inputs(profile)
     perturb = [] if perturbation == NONE else [Perturb(profile, perturbation)]
     to_pixels: list[Stage] = [
         *perturb,  # bytes -> bytes | error
         Identify(profile, register),  # bytes -> image_id; known pictures skip the models
-        Decode(profile, inputs),  # bytes -> pixels, size, format | error
+        Decode(profile, models_read),  # bytes -> pixels, size, format | error
     ]
     if profile.embeds_only:
-        return dropping([*to_pixels, EmbedImages(profile, inputs)])  # pixels -> embedding
+        return dropping([*to_pixels, EmbedImages(profile, models_read)])  # pixels -> embedding
     steps = [
         *to_pixels,
-        TakeCaption(profile) if profile.captions_given else Caption(profile, inputs),  # -> caption
+        # pixels -> caption
+        TakeCaption(profile) if profile.captions_given else Caption(profile, models_read),
         Phrases(profile),  # caption -> phrases
-        FindObjects(profile, inputs),  # pixels, phrases -> objects
-        Embed(profile, inputs),  # pixels, caption, objects -> embeddings
+        FindObjects(profile, models_read),  # pixels, phrases -> objects
+        Embed(profile, models_read),  # pixels, caption, objects -> embeddings
         Misalign(profile),  # embeddings -> similarities, misalignments
     ]
     return dropping(steps)
@@ -75,32 +75,6 @@ def dropping(steps: list[Stage]) -> list[Stage]:
         last_read = [name for name in stage.inputs if name in PASSING and name not in later]
         stage.drops = (*stage.drops, *last_read)
     return steps
-
-
-def check_gpus(profile: Profile, cluster: Mapping[str, float]) -> None:
-    """UsageError if workers would wait for a GPU that the cluster does not have.
-
-    Parameters
-    ----------
-    profile : which models, with their resources
-    cluster : CPUs and GPUs that it has, as ``ray.cluster_resources()`` gives them
-    """
-    most = cluster.get("GPU", 0.0)
-    used = [group[0].resources for group in groups(stages(profile))]
-    starved = {
-        key: resources.gpus
-        for key, resources in profile.resources
-        if resources.gpus > most
-        and any(resources is resources_of_group for resources_of_group in used)
-    }
-    if starved:
-        asked = " and ".join(f"{gpus:g} for {key}" for key, gpus in starved.items())
-        keys = " and ".join(f"profile.resources.{key}.gpus=0" for key in starved)
-        raise UsageError(
-            f"The profile '{profile.name}' asks for GPUs ({asked}) and the cluster has "
-            f"{most:g}: run it where there are enough, set {keys} to use CPUs, or "
-            "wait_for_gpus=true if the cluster will start some."
-        )
 
 
 class Perturb(Stage):

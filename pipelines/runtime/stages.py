@@ -86,7 +86,12 @@ class Stage(ABC):
 
 
 def through(
-    images: Dataset, stages: Sequence[Stage], tally: Any = None, counters: Any = None
+    images: Dataset,
+    stages: Sequence[Stage],
+    tally: Any = None,
+    counters: Any = None,
+    *,
+    grows: bool = False,
 ) -> Dataset:
     """Send a dataset through stages, one after the other, all at work at the same time.
 
@@ -97,9 +102,10 @@ def through(
     tally : handle of a :class:`pipelines.runtime.progress.Tally`, which hears of workers that are
         ready and of the rows that leave the last stage
     counters : :class:`pipelines.runtime.counters.Counters` that count these rows too
+    grows : whether the cluster will have more GPUs than it has now
     """
     for group in groups(stages):
-        images = _apply(images, group, tally)
+        images = _apply(images, group, tally, grows)
     if tally is None:
         return images
     # With the resources of the last stage, so that Ray runs both in one task.
@@ -193,7 +199,7 @@ def run_stage(stage: Stage, table: pa.Table) -> pa.Table:
     return table.append_column(SECONDS + stage.name, pa.array(share))
 
 
-def _apply(images: Dataset, group: Sequence[Stage], tally: Any) -> Dataset:
+def _apply(images: Dataset, group: Sequence[Stage], tally: Any, grows: bool) -> Dataset:
     resources = group[0].resources
     number = workers(resources, ray.cluster_resources())
     common: dict[str, Any] = {
@@ -208,13 +214,20 @@ def _apply(images: Dataset, group: Sequence[Stage], tally: Any) -> Dataset:
     at_once = 2 if resources.gpus and all(stage.several_threads for stage in group) else None
     pool = ActorPoolStrategy(
         min_size=number,
-        max_size=resources.most_workers or number,
+        max_size=_most_workers(resources, number, grows),
         max_concurrent_calls_per_actor=at_once,
         enable_true_multi_threading=at_once is not None,
     )
     # Ray shows an operator by its class's name.
     worker = type("".join(type(stage).__name__ for stage in group), (Worker,), {})
     return images.map_batches(worker, fn_constructor_args=(group, tally), compute=pool, **common)
+
+
+def _most_workers(resources: Resources, number: int, grows: bool) -> int:
+    """To how many workers a pool may grow: Ray asks for them whether or not a GPU has room."""
+    if resources.gpus and not grows:
+        return number
+    return max(number, resources.most_workers or 0)
 
 
 def _task(stage: Stage) -> Callable[[pa.Table], pa.Table]:
@@ -263,7 +276,7 @@ def _with_column(
     if there and len(rows) < len(table):
         every = np.arange(len(table))
         placed = list(values(table[name], every))
-        for row, value in zip(rows, found or (), strict=True):
+        for row, value in zip(rows, [] if found is None else found, strict=True):
             placed[row] = value
         rows, found = every, placed
     column = array([] if found is None else found, rows, len(table), kind)

@@ -52,6 +52,12 @@ def start_ray(object_store_gb: float, preserve_order: bool = False) -> None:
     )
 
 
+def room_between_stages() -> float:
+    """Bytes that rows may take between stages: what was asked for, and at most what Ray has."""
+    asked = DataContext.get_current().execution_options.resource_limits.object_store_memory
+    return min(asked, ray.cluster_resources().get("object_store_memory", asked))
+
+
 def _join(address: str) -> None:
     try:
         _init(address=address)

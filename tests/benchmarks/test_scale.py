@@ -14,7 +14,8 @@ from benchmarks.scale import SMALL, by_node, cheap_profile, generated, summary, 
 from item.images.decode import Decoding, decode
 from item.profiles import load_profile
 from item.tables import IMAGES, as_features
-from pipelines.featurize.steps import check_gpus, stages
+from pipelines.featurize.shares import check_shares
+from pipelines.featurize.steps import stages
 from pipelines.input.rows import InputRow
 from pipelines.runtime.stages import run_stage, workers
 
@@ -35,7 +36,7 @@ def test_cheap_members_give_features_of_the_usual_kind(tmp_path: Path):
 def test_waiting_captioners_take_a_gpu_each(tmp_path: Path):
     profile = load_profile(str(cheap_profile(tmp_path / "waiting.yaml", gpus=1.0)))
     cluster = {"CPU": 8.0, "GPU": 4.0}
-    check_gpus(profile, cluster)
+    check_shares(profile, cluster)
     assert workers(profile.resources.caption, cluster) == 4
 
 

@@ -8,6 +8,7 @@ from item.embedding import (
     check_dual_encoder,
     dual_encoder_dimensions,
     dual_encoder_revision,
+    embed_regions,
     load_dual_encoder,
 )
 from item.errors import UsageError
@@ -29,7 +30,8 @@ def test_dimensions_known_ahead_are_those_of_the_model(folder):
     width = dual_encoder_dimensions(MiniClip())
     assert encoder.dimensions == width
     assert encoder.embed_images([picture]).shape == (1, width)
-    assert encoder.embed_crops([picture]).shape == (1, width)
+    box = np.array([[0, 0, 9, 9]])
+    assert embed_regions(encoder, [picture], [box])[0].shape == (1, width)
     assert encoder.embed_texts(["a cat"]).shape == (1, width)
 
 

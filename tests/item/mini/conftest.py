@@ -24,9 +24,8 @@ def photographs() -> Photographs:
         return generator.normal(size=(len(pairs), *shape)).astype(np.float16)
 
     return Photographs(
-        views=[noise(7, 7, 320), noise(7, 7, 320)],
+        views=[noise(8, 8, 320), noise(8, 8, 320)],
         logits=[torch.from_numpy(noise(1000)).float() for _ in range(2)],
-        grid=noise(3, 4, 4, 320),
         captions=[
             [f"A {thing} in {place} .", f"There is a {thing} in {place} ."]
             for thing, place in pairs

@@ -93,16 +93,16 @@ def test_words_to_come_are_not_seen():
 
 def test_memory_holds_the_cells_the_classes_and_their_words():
     decoder = small_decoder(words=2, seed=0)
-    maps, names = torch.randn(2, 1280, 7, 7), torch.randn(2, 5, 384)
+    maps, names = torch.randn(2, 1280, 8, 8), torch.randn(2, 5, 384)
     words = torch.tensor([[[4, 5]] * 5, [[5, PAD]] * 5])
     sure = decoder.memory(maps, names, torch.full((2, 5), 0.2), words)
-    assert sure.tokens.shape == (2, 49 + 5, WIDTH)
+    assert sure.tokens.shape == (2, 64 + 5, WIDTH)
     assert sure.copy_keys.shape == (2, 10, COPY_WIDTH)
     assert sure.copy_words.tolist() == [[4, 5] * 5, [5, PAD] * 5]
     unsure = decoder.memory(maps, names, torch.zeros(2, 5), words)
     assert all(torch.isfinite(part).all() for part in unsure)
-    torch.testing.assert_close(sure.tokens[:, :49], unsure.tokens[:, :49])
-    assert not torch.allclose(sure.tokens[:, 49:], unsure.tokens[:, 49:])
+    torch.testing.assert_close(sure.tokens[:, :64], unsure.tokens[:, :64])
+    assert not torch.allclose(sure.tokens[:, 64:], unsure.tokens[:, 64:])
 
 
 def test_copying_raises_the_words_of_the_classes_and_no_others():

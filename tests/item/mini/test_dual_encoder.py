@@ -27,9 +27,8 @@ def pictures():
     return [generator.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
 
 
-@pytest.mark.parametrize("method", ["embed_images", "embed_crops"])
-def test_pictures_become_unit_rows_that_no_neighbour_changes(encoder, pictures, method):
-    embed = getattr(encoder, method)
+def test_pictures_become_unit_rows_that_no_neighbour_changes(encoder, pictures):
+    embed = encoder.embed_images
     rows = embed(pictures)
     assert rows.shape == (len(pictures), WIDTH)
     assert rows.dtype == np.float32
@@ -68,11 +67,42 @@ def test_fewer_layers_are_the_first_of_more(pictures, tmp_path):
     np.testing.assert_allclose(first, many.embed_with_layers(pictures)[1][:, :8], atol=1e-3)
 
 
-@pytest.mark.parametrize("method", ["embed_images", "embed_crops", "embed_texts"])
+@pytest.mark.parametrize("method", ["embed_images", "embed_texts"])
 def test_nothing_gives_no_rows(encoder, method):
     rows = getattr(encoder, method)([])
     assert rows.shape == (0, WIDTH)
     assert rows.dtype == np.float32
+
+
+def test_the_region_of_a_whole_picture_is_the_picture(encoder, pictures):
+    boxes = [np.array([[0.0, 0.0, p.shape[1], p.shape[0]]], np.float32) for p in pictures]
+    regions = encoder.embed_regions(pictures, boxes)
+    expected = encoder.embed_images(pictures)
+    np.testing.assert_allclose(np.concatenate(regions), expected, atol=1e-5)
+
+
+def test_regions_follow_their_boxes_whatever_their_number(encoder, pictures):
+    boxes = [
+        np.array([[0, 0, 10, 10], [20, 20, 60, 50]], np.float32),
+        np.zeros((0, 4), np.float32),
+        np.array([[0, 0, 7, 7]], np.float32),
+        np.array([[0, 0, 10, 10], [20, 20, 39, 38]], np.float32),
+        np.array([[0, 0, 0.01, 1]], np.float32),
+    ]
+    regions = encoder.embed_regions(pictures, boxes)
+    assert [rows.shape for rows in regions] == [(len(of), WIDTH) for of in boxes]
+    for picture, of_picture, rows in zip(pictures, boxes, regions, strict=True):
+        for box, row in zip(of_picture, rows, strict=True):
+            alone = encoder.embed_regions([picture], [box[np.newaxis]])[0][0]
+            np.testing.assert_allclose(row, alone, atol=1e-4)
+            assert np.linalg.norm(row) == pytest.approx(1, abs=1e-5)
+    assert encoder.embed_regions([], []) == []
+
+
+def test_fitted_pictures_have_the_same_embeddings(encoder, pictures):
+    expected = encoder.embed_images(pictures)
+    found = encoder.embed_images([encoder.region_fit(picture) for picture in pictures])
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_different_inputs_have_different_embeddings(encoder, pictures):
@@ -118,18 +148,30 @@ def test_pooling_ignores_what_the_mask_hides():
     torch.manual_seed(0)
     pool = AttentionPooling(16).eval()
     tokens = torch.randn(1, 5, 16)
-    mask = torch.tensor([[True, True, True, False, False]])
+    cover = torch.tensor([[[1.0, 1, 1, 0, 0]]])
     changed = tokens.clone()
     changed[:, 3:] = 100.0
-    torch.testing.assert_close(pool(tokens, mask), pool(changed, mask))
-    torch.testing.assert_close(pool(tokens, mask), pool(tokens[:, :3]))
+    torch.testing.assert_close(pool(tokens, cover), pool(changed, cover))
+    torch.testing.assert_close(pool(tokens, cover), pool(tokens[:, :3], torch.ones(1, 1, 3)))
+
+
+def test_half_a_token_weighs_half():
+    torch.manual_seed(0)
+    pool = AttentionPooling(16).eval()
+    tokens = torch.randn(1, 3, 16)
+    halves = pool(tokens, torch.tensor([[[0.5, 0.5, 0.5], [0.5, 1, 1]]]))
+    twice = tokens[:, [0, 1, 1, 2, 2]]
+    ones = pool(twice, torch.ones(1, 1, 5))
+    torch.testing.assert_close(halves[:, 0], pool(tokens, torch.ones(1, 1, 3))[:, 0])
+    torch.testing.assert_close(halves[:, 1], ones[:, 0])
 
 
 def test_pooling_does_not_see_the_order_of_tokens():
     torch.manual_seed(0)
     pool = AttentionPooling(16).eval()
     tokens = torch.randn(2, 5, 16)
-    torch.testing.assert_close(pool(tokens), pool(tokens.flip(1)))
+    cover = torch.ones(2, 1, 5)
+    torch.testing.assert_close(pool(tokens, cover), pool(tokens.flip(1), cover))
 
 
 def test_expected_name_is_the_mean_weighted_by_probability():

@@ -7,6 +7,7 @@ import torch
 from item.mini import dual_encoder_training
 from item.mini.dual_encoder_training import (
     DualEncoderRecipe,
+    best_region,
     info_nce,
     retrieval,
     train_dual_encoder,
@@ -36,6 +37,14 @@ def test_info_nce_treats_rows_and_columns_alike():
     torch.testing.assert_close(info_nce(logits), info_nce(logits.T))
 
 
+def test_the_best_region_counts_most():
+    texts = torch.eye(4)[:2]
+    regions = torch.stack([torch.eye(4), torch.eye(4)[[2, 3, 2, 3]]])
+    similarity = best_region(texts, regions)
+    assert similarity.shape == (2, 2)
+    assert (similarity[:, 0] > 0.99).all() and (similarity[:, 1] == 0).all()
+
+
 class Shelf:
     """A space that puts the n-th image and every caption "n" at place n, or captions beside."""
 
@@ -60,10 +69,10 @@ class Numbers:
 @pytest.mark.parametrize(("beside", "found"), [(0, 1.0), (30, 0.0)])
 def test_retrieval_on_perfect_and_on_useless_embeddings(monkeypatch, beside, found):
     monkeypatch.setattr(dual_encoder_training, "TextBackbone", Numbers)
-    maps = np.zeros((12, 7, 7, 320), np.float16)
+    maps = np.zeros((12, 8, 8, 320), np.float16)
     maps[:, 0, 0, 0] = np.arange(12)
     numbered = Photographs(
-        [maps], [torch.zeros(12, 1000)], None, [[str(n)] * 2 for n in range(12)], [[]] * 12
+        [maps], [torch.zeros(12, 1000)], [[str(n)] * 2 for n in range(12)], [[]] * 12
     )
     recalls = retrieval(Shelf(beside), torch.zeros(1000, 384), numbered)
     assert recalls["image_to_text_r1"] == pytest.approx(found, abs=0.1)

@@ -3,22 +3,19 @@
 import numpy as np
 import torch
 
-from item.mini.photographs import VIEWS, cache_maps
+from item.mini.photographs import VIEWS, cache_maps, grid_cover
 
 
-def test_views_and_grid_are_cached_once(tmp_path):
+def test_views_are_cached_once(tmp_path):
     pictures = [np.full((100 + row, 150, 3), 40 * row, np.uint8) for row in range(3)]
     said = []
     cache_maps(pictures, tmp_path, said.append)
-    assert len(said) == len(VIEWS) + 1
+    assert len(said) == len(VIEWS)
     for view in VIEWS:
-        assert np.load(tmp_path / f"{view}.npy").shape == (3, 7, 7, 320)
-    grid = np.load(tmp_path / "grid.npy")
-    assert grid.dtype == np.float16
-    assert (grid.shape[0], *grid.shape[2:]) == (3, 4, 4, 320)
+        assert np.load(tmp_path / f"{view}.npy").shape == (3, 8, 8, 320)
     assert not list(tmp_path.glob("*.partial.npy"))
     cache_maps(pictures, tmp_path, said.append)
-    assert len(said) == len(VIEWS) + 1
+    assert len(said) == len(VIEWS)
 
 
 def test_a_subset_takes_the_same_rows_everywhere(photographs):
@@ -31,10 +28,16 @@ def test_a_subset_takes_the_same_rows_everywhere(photographs):
     torch.testing.assert_close(
         some.class_logits([0, 1], [1, 0]), photographs.class_logits([5, 1], [1, 0])
     )
-    np.testing.assert_array_equal(some.grid, photographs.grid[rows])
+
+
+def test_the_grid_covers_every_cell():
+    cover = grid_cover()
+    assert cover.shape == (13, 64)
+    assert (cover.sum(dim=0) > 0).all() and cover.max() == 1
+    assert cover.sum(dim=1)[4:].tolist() == [16.0] * 9
 
 
 def test_maps_have_channels_first(photographs):
     maps = photographs.maps([2], [1])
-    assert maps.shape == (1, 320, 7, 7)
+    assert maps.shape == (1, 320, 8, 8)
     assert maps[0, 17, 3, 4] == photographs.views[1][2, 3, 4, 17]

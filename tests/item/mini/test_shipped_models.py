@@ -91,8 +91,12 @@ def test_right_captions_fit_clearly_better_than_wrong_ones(similarities):
     assert right.mean() > wrong.mean() + 0.2
 
 
-def test_crops_and_images_share_a_space(encoder, photographs):
-    """At either input size a photograph is nearest to itself."""
+def test_regions_and_images_share_a_space(encoder, photographs):
+    """Most of a photograph is nearest to the whole of it."""
     pictures = list(photographs.values())
-    similarities = encoder.embed_crops(pictures) @ encoder.embed_images(pictures).T
+    most = [
+        np.array([[0.1 * w, 0.1 * h, 0.9 * w, 0.9 * h]]) for h, w in (p.shape[:2] for p in pictures)
+    ]
+    regions = np.concatenate(encoder.embed_regions(pictures, most))
+    similarities = regions @ encoder.embed_images(pictures).T
     assert similarities.argmax(axis=1).tolist() == list(range(len(pictures))), similarities.round(2)

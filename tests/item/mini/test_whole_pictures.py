@@ -8,7 +8,15 @@ from item.layers import centre_crop
 from item.mini import backbone as module
 from item.mini import whole_pictures as whole_module
 from item.mini.backbone import CHANNELS, POOLED, Backbone, normalise
-from item.mini.whole_pictures import BATCH, SIDE, WholePictures, whole_pictures
+from item.mini.whole_pictures import (
+    BATCH,
+    CROP_SIDE,
+    MIDDLE,
+    SIDE,
+    WHOLE,
+    WholePictures,
+    whole_pictures,
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +56,7 @@ def test_maps_are_those_of_the_backbone(whole, backbone, pictures):
 
 
 def test_batches_have_one_size(whole, pictures, sizes):
-    assert whole.maps(pictures).shape == (len(pictures), CHANNELS, 7, 7)
+    assert whole.maps(pictures).shape == (len(pictures), CHANNELS, 8, 8)
     assert sizes == [BATCH, BATCH]
 
 
@@ -76,7 +84,7 @@ def test_what_is_remembered_is_bounded(whole, pictures, sizes, monkeypatch):
 
 
 def test_no_pictures_have_no_maps(whole):
-    assert whole.maps([]).shape == (0, CHANNELS, 7, 7)
+    assert whole.maps([]).shape == (0, CHANNELS, 8, 8)
 
 
 def test_layers_are_pooled_stages_of_squashed_pictures_and_of_their_crops(
@@ -84,10 +92,21 @@ def test_layers_are_pooled_stages_of_squashed_pictures_and_of_their_crops(
 ):
     layers = whole.layers(pictures)
     assert layers.shape == (len(pictures), 2 * POOLED)
-    crops = [centre_crop(picture, SIDE) for picture in pictures]
+    crops = [centre_crop(picture, CROP_SIDE) for picture in pictures]
     with torch.inference_mode():
-        expected = [backbone.with_layers(normalise(part, SIDE))[1] for part in (pictures, crops)]
+        expected = [
+            backbone.with_layers(normalise(part, side))[1]
+            for part, side in ((pictures, SIDE), (crops, CROP_SIDE))
+        ]
     torch.testing.assert_close(layers, torch.cat(expected, dim=1), atol=1e-4, rtol=1e-3)
+
+
+def test_fitted_pictures_are_read_as_they_are(whole, pictures):
+    maps, layers = whole.maps_and_layers(pictures)
+    whole.forget()
+    middles = list(map(MIDDLE, pictures))
+    again = whole.maps_and_layers(list(map(WHOLE, pictures)), middles)
+    assert torch.equal(maps, again[0]) and torch.equal(layers, again[1])
 
 
 def test_layers_cost_a_pass_of_the_crops_alone(whole, pictures, sizes):

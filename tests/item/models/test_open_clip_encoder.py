@@ -90,9 +90,10 @@ def test_embeddings_are_those_of_open_clip(kind, folders, encoders, pictures, tm
     model, preprocess, tokenize = as_open_clip_does(folders[kind], tmp_path)
     images = torch.stack([preprocess(PIL.Image.fromarray(one)) for one in pictures])
     expected = model.encode_image(images, normalize=True).numpy()
-    for method in ("embed_images", "embed_crops"):
-        found = getattr(encoders[kind], method)(pictures)
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(encoders[kind].embed_images(pictures), expected, atol=1e-5)
+    whole = [np.array([[0, 0, one.shape[1], one.shape[0]]]) for one in pictures]
+    regions = np.concatenate(encoders[kind].embed_regions(pictures, whole))
+    np.testing.assert_allclose(regions, expected, atol=1e-5)
     expected = model.encode_text(tokenize(TEXTS), normalize=True).numpy()
     np.testing.assert_allclose(encoders[kind].embed_texts(TEXTS), expected, atol=1e-5)
 
@@ -116,7 +117,7 @@ def test_neighbours_change_nothing_beyond_rounding(kind, encoders, pictures):
     np.testing.assert_allclose(encoder.embed_texts(TEXTS), alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["embed_images", "embed_crops", "embed_texts"])
+@pytest.mark.parametrize("method", ["embed_images", "embed_texts"])
 def test_nothing_gives_no_rows(method, encoders):
     rows = getattr(encoders["clip"], method)([])
     assert rows.shape == (0, 24)
@@ -641,12 +642,13 @@ def test_a_folder_called_like_a_pair_is_a_folder(tmp_path, monkeypatch):
 
 def test_open_clip_is_imported_only_by_whom_needs_it(folders):
     code = (
-        "import sys; from item.models.open_clip_files import hub_id, read_config; "
+        "import sys; from item.models.open_clip_files import hub_id; "
+        "from item.models.open_clip_preprocessing import read_config; "
         "from pathlib import Path; "
         f"config = read_config(Path({str(folders['clip'])!r})); "
         "assert config['model_cfg']['embed_dim'] == 24; "
         "assert hub_id('timm/ViT-B-16-SigLIP') == 'timm/ViT-B-16-SigLIP'; "
-        "print({'open_clip', 'timm', 'transformers', 'torchvision'} & set(sys.modules))"
+        "print({'open_clip', 'timm', 'torch', 'transformers', 'torchvision'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -61,7 +61,7 @@ def test_class_tokens_are_those_of_the_blocks(folders, pictures):
     tower = encoder.model.visual
     listener = LayeredTower(tower)
     with torch.inference_mode():
-        tower(torch.randn(2, 3, encoder.height, encoder.width))
+        tower(torch.randn(2, 3, encoder.fit.height, encoder.fit.width))
         pooled = listener.pooled()
     width = tower.transformer.width
     assert pooled.shape == (2, width * tower.transformer.layers)

@@ -17,7 +17,8 @@ from item.profiles import Profile, load_profile
 from item.tables import FEATURES, IMAGES, as_features
 from pipelines.featurize.configuration import resolve
 from pipelines.featurize.plan import plan_featurizing
-from pipelines.featurize.steps import check_gpus, stages
+from pipelines.featurize.shares import pools
+from pipelines.featurize.steps import stages
 from pipelines.input.rows import InputRow
 from pipelines.runtime.stages import groups, run_stage
 from tests.support.dumps import make
@@ -115,9 +116,10 @@ def test_embeddings_alone_are_those_of_the_whole_method():
 
 def test_mini_models_share_a_worker_and_public_ones_do_not():
     names = [[stage.name for stage in group] for group in groups(stages(load_profile("mini")))]
-    assert ["caption", "findobjects", "embed"] in names
-    names = [[stage.name for stage in group] for group in groups(stages(load_profile("base")))]
-    assert all(len(group) == 1 for group in names)
+    assert ["caption", "phrases", "findobjects", "embed"] in names
+    assert list(pools(load_profile("mini"))) == ["decode", "caption", "misalign"]
+    every = ["decode", "caption", "phrases", "objects", "embed", "misalign"]
+    assert list(pools(load_profile("base"))) == every
 
 
 def test_a_branch_that_moves_does_not_change_a_run(tmp_path, monkeypatch):
@@ -169,18 +171,3 @@ def test_pinning_leaves_the_feature_set_and_makes_paths_absolute(tmp_path, monke
     assert pinned.clip.files.source == str(tmp_path / "clip")
     assert pinned.feature_set_id() == profile.feature_set_id()
     assert load_profile("mini").pinned() == load_profile("mini")
-
-
-def test_a_cluster_without_the_gpus_of_a_profile_is_refused():
-    base = load_profile("base")
-    with pytest.raises(UsageError, match="caption") as refused:
-        check_gpus(base, {"CPU": 8.0})
-    for word in ("objects", "embed", "profile.resources.caption.gpus=0", "wait_for_gpus"):
-        assert word in str(refused.value)
-    check_gpus(base, {"CPU": 8.0, "GPU": 1.0})
-    check_gpus(load_profile("mini"), {"CPU": 2.0})
-    with pytest.raises(UsageError) as refused:
-        check_gpus(load_profile("base", {"captioner": {"model": "none"}}), {"CPU": 8.0})
-    assert "embed" in str(refused.value) and "caption" not in str(refused.value)
-    # What runs in the workers of another stage takes that one's resources.
-    check_gpus(load_profile("mini", {"resources.embed.gpus": 1}), {"CPU": 2.0})
