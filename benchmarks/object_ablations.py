@@ -23,7 +23,8 @@ import typer
 from numpy.typing import NDArray
 
 from item.embedding import load_dual_encoder
-from item.featurizing import FoundObjects, misaligned
+from item.featurizing import misaligned
+from item.found_objects import FoundObjects
 from item.grounding import CropGridGrounder, Grounding, Parts
 from item.images.decode import decode
 from item.phrases import PhraseExtractor

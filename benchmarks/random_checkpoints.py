@@ -27,7 +27,8 @@ from transformers import (
     Owlv2Processor,
 )
 
-Size = Literal["base", "tiny"]
+Size = Literal["base", "thin", "tiny"]
+"""``thin`` reads pictures as large as ``base`` does, and has next to no layers."""
 WORDS = (
     *("on", "and", "beside"),
     *("dog", "cat", "car", "tree", "table", "house", "boat", "bird", "chair", "woman"),
@@ -44,7 +45,7 @@ SMALL = {
 
 def random_blip(folder: Path, size: Size) -> Path:
     """BLIP, of Salesforce/blip-image-captioning-base's shape or tiny; returns the folder."""
-    side, layer = (384, {}) if size == "base" else (32, SMALL)
+    side, layer = 32 if size == "tiny" else 384, {} if size == "base" else SMALL
     vocabulary = _filled([*SPECIAL, *WORDS], BERT_VOCABULARY if size == "base" else 64)
     text: dict[str, Any] = {
         **layer,
@@ -55,7 +56,7 @@ def random_blip(folder: Path, size: Size) -> Path:
         "sep_token_id": vocabulary["[SEP]"],
         "pad_token_id": vocabulary["[PAD]"],
     }
-    vision = {**layer, "image_size": side, "patch_size": 16 if size == "base" else 8}
+    vision = {**layer, "image_size": side, "patch_size": 8 if size == "tiny" else 16}
     model = BlipForConditionalGeneration(BlipConfig(vision_config=vision, text_config=text))
     with torch.no_grad():  # as large as trained ones, so that the picture decides what is said
         for weight in model.parameters():
@@ -83,7 +84,7 @@ def random_owlv2(folder: Path, size: Size) -> Path:
     tokens = ["!", *letters, *(f"{one}</w>" for one in letters), *map("".join, merges), start, end]
     length = CLIP_VOCABULARY if size == "base" else len(set(tokens))
     vocabulary = _filled(list(dict.fromkeys(tokens)), length)
-    side, layer = (960, {}) if size == "base" else (256, SMALL)
+    side, layer = 256 if size == "tiny" else 960, {} if size == "base" else SMALL
     text = {
         **layer,
         "vocab_size": len(vocabulary),
@@ -105,11 +106,12 @@ def random_owlv2(folder: Path, size: Size) -> Path:
 def random_clip(folder: Path, size: Size) -> Path:
     """open_clip's ViT-L/14 with QuickGELU as OpenAI's, or a tiny ViT; returns the folder."""
     architecture = open_clip.get_model_config("ViT-L-14-quickgelu")
-    if size == "tiny":
+    if size != "base":
+        side, patch = (32, 8) if size == "tiny" else (224, 14)
         architecture = {
             "embed_dim": 24,
             "quick_gelu": True,
-            "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 8},
+            "vision_cfg": {"image_size": side, "layers": 1, "width": 32, "patch_size": patch},
             "text_cfg": {"width": 16, "heads": 2, "layers": 1},
         }
         architecture["vision_cfg"]["head_width"] = 16

@@ -205,7 +205,7 @@ def load_dual_encoder(
 
             return MiniDualEncoder(layer_columns=settings.layers)
         case OpenClip():
-            from item.models.open_clip_encoder import OpenClipEncoder
+            from item.models.open_clip.encoder import OpenClipEncoder
 
             encoder = OpenClipEncoder(
                 local_folder(clip_files(settings)),
@@ -238,7 +238,7 @@ def load_dual_encoder(
 
 def clip_files(settings: OpenClip) -> ModelFiles:
     """The model's files, with a pair of open_clip's replaced by the repository it means."""
-    from item.models.open_clip_files import hub_id
+    from item.models.open_clip.files import hub_id
 
     return settings.files.model_copy(update={"source": hub_id(settings.files.source)})
 
@@ -294,7 +294,7 @@ def embedding_fits(settings: Clip) -> tuple[Fit, Fit] | None:
 
             return WHOLE, MIDDLE
         case OpenClip():
-            from item.models.open_clip_preprocessing import read_fit
+            from item.models.open_clip.preprocessing import read_fit
 
             folder = configuration_folder(clip_files(settings))
             fit = read_fit(folder)

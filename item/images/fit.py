@@ -6,12 +6,8 @@ they decode, in as many tasks as there are processors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from item.images.boxes import Picture
 from item.images.decode import squash
@@ -63,16 +59,3 @@ class Squash:
 def is_fitted(fit: Fit, picture: Picture) -> bool:
     """Whether a picture has the size already."""
     return picture.shape[:2] == (fit.height, fit.width)
-
-
-def fitted(fit: Fit, pictures: Sequence[Picture]) -> NDArray[np.uint8]:
-    """All of some pictures (h, w, 3) fitted, in one array (n, height, width, 3).
-
-    A batch that is one array of fitted pictures already is returned without a copy.
-    """
-    if isinstance(pictures, np.ndarray) and pictures.shape[1:3] == (fit.height, fit.width):
-        return pictures
-    batch = np.empty((len(pictures), fit.height, fit.width, 3), np.uint8)
-    for place, picture in enumerate(pictures):
-        batch[place] = fit(picture)
-    return batch

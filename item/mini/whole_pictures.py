@@ -78,7 +78,7 @@ class WholePictures:
     @torch.inference_mode()
     def _seen(self, pictures: Sequence[NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
         """Maps and pooled stages (n, ``POOLED``) of squashed pictures."""
-        if not pictures:
+        if not len(pictures):
             return maps_with_layers(self.backbone, [], SIDE, BATCH)
         names = [_name(picture) for picture in pictures]
         named = zip(names, pictures, strict=True)

@@ -54,14 +54,21 @@ class Owl:
         most = max(map(len, phrases))
         # No attention mask: each token sees those before it only, and the last word's is read.
         ids = torch.zeros((len(phrases), most, self.context), dtype=torch.long)
-        for row, of_picture in enumerate(phrases):
-            ids[row, : len(of_picture)] = self.tokenizer(
-                [OWL_PROMPT.replace("{phrase}", _encodable(phrase)) for phrase in of_picture],
-                padding="max_length",
-                max_length=self.context,
-                truncation=True,
-                return_tensors="pt",
-            )["input_ids"]
+        prompts = [
+            OWL_PROMPT.replace("{phrase}", _encodable(phrase))
+            for of_picture in phrases
+            for phrase in of_picture
+        ]
+        tokens = self.tokenizer(
+            prompts,
+            padding="max_length",
+            max_length=self.context,
+            truncation=True,
+            return_tensors="pt",
+        )["input_ids"]
+        counts = [len(of_picture) for of_picture in phrases]
+        for row, of_picture in enumerate(tokens.split(counts)):
+            ids[row, : len(of_picture)] = of_picture
         columns = torch.eye(most, dtype=torch.bool).expand(len(phrases), -1, -1)
         return {"input_ids": ids.flatten(0, 1)}, columns
 

@@ -19,6 +19,7 @@ from item.errors import UsageError
 from item.images.boxes import Picture, fitted_box
 from item.models.batching import Batches, automatic_size, device, dtype
 from item.models.detector_families import Family, GroundingDino, Owl
+from item.models.device_crops import upload
 from item.models.files.contents import check_contents
 from item.models.precision import Precision
 from item.models.transformers_notices import quiet
@@ -141,12 +142,16 @@ class Detector:
     def _run(self, batch: Sequence[tuple[Picture, Sequence[str]]]) -> list[list[Detection]]:
         """Boxes of pictures that have one size when resized, each with a phrase at least."""
         pictures = [self._family.widened(picture) for picture, _ in batch]
+        uploaded = upload(pictures, self._device)
         texts, columns = self._family.texts([of_picture for _, of_picture in batch])
         with torch.inference_mode():
             pixels = self._images(
                 # Channels first: were they last, the library would take a picture three pixels
                 # high for one of three channels.
-                images=[torch.tensor(picture).permute(2, 0, 1) for picture in pictures],
+                images=[
+                    pixels[: picture.shape[0], : picture.shape[1]].permute(2, 0, 1)
+                    for pixels, picture in zip(uploaded, pictures, strict=True)
+                ],
                 input_data_format="channels_first",
                 device=self._device,
                 return_tensors="pt",

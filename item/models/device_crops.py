@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from item.images.boxes import Picture
-from item.models.open_clip_preprocessing import OpenClipFit
+from item.models.open_clip.preprocessing import OpenClipFit
 
 BICUBIC_A = -0.5
 """Pillow's, and Keys' (1981), parameter of the cubic kernel."""
@@ -38,14 +38,16 @@ class Span(NamedTuple):
 
 
 def upload(pictures: Sequence[Picture], device: torch.device) -> Tensor:
-    """Pictures (h, w, 3) of any sizes -> uint8 (n, most rows, most columns, 3) on the device."""
+    """Pictures (h, w, 3) of any sizes -> uint8 (n, most rows, most columns, 3) on the device.
+
+    Nothing is said of what lies beyond a picture's own rows and columns.
+    """
     rows, columns = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
     shape = (len(pictures), rows, columns, 3)
-    pixels = torch.zeros(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    here = pixels.numpy()
     for place, picture in enumerate(pictures):
-        pixels[place, : picture.shape[0], : picture.shape[1]] = torch.from_numpy(
-            np.require(picture, requirements=["W"])
-        )
+        here[place, : picture.shape[0], : picture.shape[1]] = picture
     return pixels.to(device, non_blocking=True)
 
 
@@ -71,19 +73,19 @@ def cut(pixels: Tensor, places: Sequence[int], boxes: NDArray[np.intp], fit: Ope
     found = pixels.new_empty((len(spans), fit.height, fit.width, 3))
     for start in range(0, len(spans), MOST_AT_ONCE):
         some = slice(start, start + MOST_AT_ONCE)
-        chosen = pixels[torch.tensor(places[some], device=pixels.device)]
-        found[some] = _cut(chosen, spans[some], fit)
+        found[some] = _cut(pixels, list(places[some]), spans[some], fit)
     return found
 
 
-def _cut(pixels: Tensor, spans: Sequence[tuple[Span, Span]], fit: OpenClipFit) -> Tensor:
-    """A crop of each picture (n, rows, columns, 3) -> (n, height, width, 3)."""
+def _cut(
+    pixels: Tensor, places: list[int], spans: Sequence[tuple[Span, Span]], fit: OpenClipFit
+) -> Tensor:
     bilinear, most = fit.resamples_bilinearly, pixels.shape[1:3]
     down = _matrix([rows for rows, _ in spans], fit.height, most[0], bilinear, pixels)
     across = _matrix(
         [columns for _, columns in spans], fit.width, pixels.shape[2], bilinear, pixels
     )
-    crops = pixels.float()
+    crops = pixels[torch.tensor(places, device=pixels.device)].float()
     # Whole levels in between, as Pillow has them.
     for product, matrix in (("nwx,nyxc->nywc", across), ("nhy,nywc->nhwc", down)):
         crops = torch.einsum(product, matrix, crops).add_(0.5).floor_().clamp_(0, 255)

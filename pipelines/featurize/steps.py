@@ -12,7 +12,8 @@ import ray
 
 from item.captioning import TransformersCaptioning, first_caption, load_captioner
 from item.embedding import DualEncoder, OpenClip, load_dual_encoder, with_layers
-from item.featurizing import FoundObjects, ObjectFinder, misaligned, read_file
+from item.featurizing import misaligned, read_file
+from item.found_objects import FoundObjects, ObjectFinder
 from item.grounding import CustomGrounding
 from item.images.boxes import Picture, Size
 from item.images.decode import image_id

@@ -22,26 +22,24 @@ def tensor(height: int, width: int) -> pa.DataType:
     return pa.fixed_shape_tensor(pa.uint8(), (height, width, 3))
 
 
-def values(column: pa.ChunkedArray, rows: NDArray[np.intp]) -> Any:
+def values(column: pa.ChunkedArray, rows: NDArray[np.intp]) -> list[Any]:
     """What a stage is given of a column: of some rows, none of them null in a column of pictures.
 
     Returns
     -------
-    Views without a copy of pictures: an array (n, height, width, 3) where all rows of one chunk
-    are wanted, else a list; of embeddings, float32 arrays; plain Python values of anything else.
+    A list: of pictures, views without a copy; of embeddings, float32 arrays; of anything else,
+    plain Python values.
     """
     if isinstance(column.type, pa.FixedShapeTensorType):
-        parts = [_tensor_view(chunk) for chunk in column.chunks if len(chunk)]
-        if len(parts) == 1 and len(rows) == len(parts[0]):
-            return parts[0]
-        return _chosen([picture for part in parts for picture in part], rows)
+        return _chosen([view for chunk in column.chunks for view in _tensor_view(chunk)], rows)
     if pa.types.is_large_binary(column.type):
         return _chosen([view for chunk in column.chunks for view in _binary_views(chunk)], rows)
     if pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type):
         return _chosen([view for chunk in column.chunks for view in _list_views(chunk)], rows)
     if pa.types.is_list(column.type) and pa.types.is_list(column.type.value_type):
         return _chosen([view for chunk in column.chunks for view in _nested_views(chunk)], rows)
-    return column.take(rows).to_pylist()
+    plain: list[Any] = column.take(rows).to_pylist()
+    return plain
 
 
 def array(found: Sequence[Any], rows: NDArray[np.intp], length: int, kind: pa.DataType) -> pa.Array:

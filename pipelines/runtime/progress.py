@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from pipelines.runtime.stalls import StageCounts, StallWatch, waiting_for
 from pipelines.storage.access import take_retries
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -36,6 +37,8 @@ class Counts:
     """Batches that did not fit into memory, by stage."""
     notices: Mapping[str, int] = field(default_factory=dict)
     """What was noticed of the input while it was read, and how often."""
+    stages: Mapping[str, StageCounts] = field(default_factory=dict)
+    """Rows of each stage, in the order in which they began."""
     ready: float = 0.0
     """When the last worker had its model, before which few rows get far."""
     last: float = 0.0
@@ -53,8 +56,14 @@ class Tally:
         self.retries = 0
         self.halvings: Counter[str] = Counter()
         self.notices: Counter[str] = Counter()
+        self.stages: dict[str, StageCounts] = {}
         self.ready_at = 0.0
         self.last = 0.0
+
+    def passed(self, stage: str, begun: int, done: int) -> None:
+        """A worker or task of a stage took up rows, or is done with them."""
+        before = self.stages.get(stage, StageCounts())
+        self.stages[stage] = before + StageCounts(begun, done)
 
     def ready(self) -> None:
         """A worker has its model. One that starts anew amid the work changes nothing."""
@@ -87,6 +96,7 @@ class Tally:
             retries=self.retries,
             halvings=dict(self.halvings),
             notices=dict(self.notices),
+            stages=dict(self.stages),
             ready=self.ready_at,
             last=self.last,
         )
@@ -172,6 +182,11 @@ class Progress:
         words.append("rejected: " + (", ".join(f"{n} {code}" for code, n in errors) or "none"))
         return " · ".join(words)
 
+    def stalled(self, seconds: float) -> str:
+        """What a run waits for that has not moved for so long."""
+        reason = waiting_for(self.counts.stages, ray.available_resources(), ray.cluster_resources())
+        return f"No image has moved on for {_duration(seconds)}: {reason}."
+
     def _watch(self) -> None:
         console = Console(stderr=True)
         bar = Bar(
@@ -184,10 +199,14 @@ class Progress:
             disable=not console.is_terminal,
         )
         last_line = time.monotonic()
+        stalls = StallWatch(last_line)
         with bar:
             task = bar.add_task("starting the models", total=self.total)
             while not self._done.wait(SECONDS_BETWEEN_LOOKS):
                 self.counts = ray.get(self.tally.read.remote())
+                seconds = stalls.stalled_seconds(self.counts.stages, time.monotonic())
+                if seconds is not None:
+                    console.print(self.stalled(seconds), soft_wrap=True, markup=False)
                 if self.rows:
                     bar.update(task, completed=self.rows, description=self.sentence())
                 waited = time.monotonic() - last_line > SECONDS_BETWEEN_LINES

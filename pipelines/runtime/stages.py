@@ -169,7 +169,7 @@ class Worker:
         if self.unfit is not None:
             raise self.unfit
         for stage in self.stages:
-            table = run_stage(stage, table)
+            table = run_stage(stage, table, self.tally)
         if self.tally is not None:
             self._tell_halvings()
         return table
@@ -181,8 +181,10 @@ class Worker:
                 self.tally.halved.remote(stage.name, more)
 
 
-def run_stage(stage: Stage, table: pa.Table) -> pa.Table:
+def run_stage(stage: Stage, table: pa.Table, tally: Any = None) -> pa.Table:
     """One batch through a stage that is set up: unfit rows aside, time kept, columns added."""
+    if tally is not None:
+        tally.passed.remote(stage.name, len(table), 0)
     started = time.perf_counter()
     fit = pc.equal(table["status"], Status.OK).to_numpy(zero_copy_only=False)
     rows = np.flatnonzero(fit)
@@ -195,6 +197,8 @@ def run_stage(stage: Stage, table: pa.Table) -> pa.Table:
         table = _with_column(table, name, kind, rows, found.get(name))
     table = table.drop_columns([name for name in stage.drops if name in table.column_names])
     seconds = time.perf_counter() - started
+    if tally is not None:
+        tally.passed.remote(stage.name, 0, len(table))
     share = np.full(len(table), seconds / max(len(table), 1), dtype=np.float32)
     return table.append_column(SECONDS + stage.name, pa.array(share))
 
@@ -210,7 +214,7 @@ def _apply(images: Dataset, group: Sequence[Stage], tally: Any, grows: bool) -> 
     }
     if number is None:
         # A task carries the stage along, so it must be cheap to set up.
-        return images.map_batches(_task(group[0]), **common)
+        return images.map_batches(_task(group[0], tally), **common)
     at_once = 2 if resources.gpus and all(stage.several_threads for stage in group) else None
     pool = ActorPoolStrategy(
         min_size=number,
@@ -230,11 +234,11 @@ def _most_workers(resources: Resources, number: int, grows: bool) -> int:
     return max(number, resources.most_workers or 0)
 
 
-def _task(stage: Stage) -> Callable[[pa.Table], pa.Table]:
+def _task(stage: Stage, tally: Any) -> Callable[[pa.Table], pa.Table]:
     """A stage without a model, as a function that Ray shows under the stage's name."""
 
     def run(table: pa.Table) -> pa.Table:
-        return run_stage(stage, table)
+        return run_stage(stage, table, tally)
 
     run.__name__ = type(stage).__name__
     return run

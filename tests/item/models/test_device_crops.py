@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from item.images.boxes import whole_pixels
 from item.models.device_crops import cut, upload
-from item.models.open_clip_preprocessing import OpenClipFit, Preprocessing
+from item.models.open_clip.preprocessing import OpenClipFit, Preprocessing
 
 SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from item.errors import UsageError
-from item.models.open_clip_encoder import OpenClipEncoder
-from item.models.open_clip_layers import LayeredTower
+from item.models.open_clip.encoder import OpenClipEncoder
+from item.models.open_clip.layers import LayeredTower
 from tests.support.tiny_checkpoints.clips import tiny_clip, tiny_siglip
 
 KINDS = {"clip": tiny_clip, "siglip": tiny_siglip}

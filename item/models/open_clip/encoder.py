@@ -29,14 +29,14 @@ from item.images.fit import Fit, is_fitted
 from item.layers import CentreCrop, random_projection
 from item.models import device_crops
 from item.models.batching import Batches, automatic_size, device, dtype
-from item.models.open_clip_files import (
+from item.models.open_clip.files import (
     empty_model,
     load_weights,
     read_tokenizer,
     weights_file,
 )
-from item.models.open_clip_layers import LayeredTower
-from item.models.open_clip_preprocessing import OpenClipFit, read_config, read_preprocessing
+from item.models.open_clip.layers import LayeredTower
+from item.models.open_clip.preprocessing import OpenClipFit, read_config, read_preprocessing
 from item.models.precision import Precision
 
 CHARACTERS_A_TOKEN = 32
@@ -115,6 +115,7 @@ class OpenClipEncoder:
         self.compiled = compiled
         self.fit = OpenClipFit(preprocessing, *_pair(self.model.visual.image_size))
         self.middle = CentreCrop(max(self.fit.height, self.fit.width))
+        self.cuts_on_device = self.device.type == "cuda"
         self._lock = threading.Lock()
         self._causal = _causal_mask(self.model)
         self._mean, self._std = (
@@ -174,7 +175,7 @@ class OpenClipEncoder:
             for box in of_picture
         ]
         with self._lock:
-            if self.device.type == "cuda" and wanted:
+            if self.cuts_on_device and wanted:
                 self._uploaded = device_crops.upload(pictures, self.device)
                 sent = self._sent_back(self._regions(wanted))
                 self._uploaded = None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from item.errors import UsageError
-from item.models.open_clip_preprocessing import CONFIG
+from item.models.open_clip.preprocessing import CONFIG
 
 if TYPE_CHECKING:
     from torch import nn

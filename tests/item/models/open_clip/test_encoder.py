@@ -18,10 +18,10 @@ from open_clip.transformer import QuickGELU
 from safetensors.torch import load_file
 
 from item.errors import UsageError
-from item.models import open_clip_encoder
-from item.models.open_clip_encoder import OpenClipEncoder
-from item.models.open_clip_files import hub_id
-from item.models.open_clip_preprocessing import Preprocessing
+from item.models.open_clip import encoder as open_clip_encoder
+from item.models.open_clip.encoder import OpenClipEncoder
+from item.models.open_clip.files import hub_id
+from item.models.open_clip.preprocessing import Preprocessing
 from tests.support.tiny_checkpoints.clips import (
     change_config,
     tiny_clip,
@@ -642,8 +642,8 @@ def test_a_folder_called_like_a_pair_is_a_folder(tmp_path, monkeypatch):
 
 def test_open_clip_is_imported_only_by_whom_needs_it(folders):
     code = (
-        "import sys; from item.models.open_clip_files import hub_id; "
-        "from item.models.open_clip_preprocessing import read_config; "
+        "import sys; from item.models.open_clip.files import hub_id; "
+        "from item.models.open_clip.preprocessing import read_config; "
         "from pathlib import Path; "
         f"config = read_config(Path({str(folders['clip'])!r})); "
         "assert config['model_cfg']['embed_dim'] == 24; "

@@ -1,0 +1,1 @@
+"""Dual encoders that open_clip knows."""
