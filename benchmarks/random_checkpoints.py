@@ -115,6 +115,15 @@ def random_clip(folder: Path, size: Size) -> Path:
             "text_cfg": {"width": 16, "heads": 2, "layers": 1},
         }
         architecture["vision_cfg"]["head_width"] = 16
+    return _saved(architecture, folder)
+
+
+def random_open_clip(folder: Path, name: str) -> Path:
+    """An architecture of open_clip by its name; returns the folder."""
+    return _saved(open_clip.get_model_config(name), folder)
+
+
+def _saved(architecture: dict[str, Any], folder: Path) -> Path:
     model = open_clip.CLIP(**architecture)
     open_clip.set_model_preprocess_cfg(
         model,
