@@ -28,7 +28,7 @@ from rich.table import Table
 from benchmarks.gpu_speed import photographs, public_profile
 from benchmarks.machine import machine
 from item.captioning import NoCaptions
-from item.models import device_crops
+from item.models.open_clip import device_crops
 from item.models.open_clip.preprocessing import OpenClipFit
 from item.profiles import Profile
 from item.tables import Status

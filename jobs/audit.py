@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from item.text import printable
+from item.explanation.printable import printable
 from jobs.command_line import ConfigFile, Set, application, console, refusals
 from pipelines.audit.configuration import AuditConfiguration
 from pipelines.audit.job import plan_audit, write_report

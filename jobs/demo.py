@@ -25,8 +25,8 @@ from rich.table import Table
 from rich.text import Text
 
 from item.errors import UsageError
+from item.explanation.printable import printable
 from item.tables import ErrorCode, Status
-from item.text import printable
 from jobs.command_line import application, console, refusals
 
 PHOTOGRAPHS = {

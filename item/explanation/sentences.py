@@ -18,12 +18,12 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from item.errors import UsageError
+from item.explanation.printable import printable
 from item.heads.columns import columns_of
 from item.heads.head import Head
 from item.images.boxes import Box
 from item.statistics.calibration import Abstention, Calibration, Verdict
 from item.tables import BOX, FEATURES, ErrorCode
-from item.text import printable
 
 LONGEST_PHRASE = 36
 """Characters of a phrase that a sentence shows."""

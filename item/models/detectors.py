@@ -19,10 +19,10 @@ from item.errors import UsageError
 from item.images.boxes import Picture, fitted_box
 from item.models.batching import Batches, automatic_size, device, dtype
 from item.models.detector_families import Family, GroundingDino, Owl
-from item.models.device_crops import upload
 from item.models.files.contents import check_contents
 from item.models.precision import Precision
 from item.models.transformers_notices import quiet
+from item.models.upload import upload
 
 FAMILIES = {
     "owlv2": "Owlv2ForObjectDetection",

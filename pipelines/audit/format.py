@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from item.explanation.printable import printable_line
 from item.statistics.prevalence import percent
-from item.text import printable_line
 
 LONGEST_TEXT = 600
 """Characters of a stranger's text on a card."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from item.explanation.printable import printable_line
 from item.statistics.prevalence import percent
-from item.text import printable_line
 from pipelines.audit import words as audit_words
 from pipelines.audit.format import number_as, one_line, p_value_as, with_interval
 from pipelines.audit.numbers import QUANTITIES, Audit

@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
+from item.explanation.printable import printable_line
 from item.heads.head import ErrorRates
 from item.statistics.calibration import Verdict
 from item.statistics.prevalence import ASSUMPTION, percent
-from item.text import printable_line
 from pipelines.audit.numbers import FLAGGED, SCORED, Audit, Known
 
 VERDICTS = {

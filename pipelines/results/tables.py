@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from item.errors import UsageError
+from item.explanation.printable import printable_line
 from item.settings import validated
-from item.text import printable_line
 
 Text = Annotated[str, AfterValidator(printable_line)]
 

@@ -27,8 +27,8 @@ from item.errors import UsageError
 from item.images.boxes import Picture, whole_pixels
 from item.images.fit import Fit, is_fitted
 from item.layers import CentreCrop, random_projection
-from item.models import device_crops
 from item.models.batching import Batches, automatic_size, device, dtype
+from item.models.open_clip import device_crops
 from item.models.open_clip.files import (
     empty_model,
     load_weights,
@@ -38,6 +38,7 @@ from item.models.open_clip.files import (
 from item.models.open_clip.layers import LayeredTower
 from item.models.open_clip.preprocessing import OpenClipFit, read_config, read_preprocessing
 from item.models.precision import Precision
+from item.models.upload import upload
 
 CHARACTERS_A_TOKEN = 32
 """No text's tokens are longer on average: what lies beyond is cut before it is tokenised, since
@@ -176,7 +177,7 @@ class OpenClipEncoder:
         ]
         with self._lock:
             if self.cuts_on_device and wanted:
-                self._uploaded = device_crops.upload(pictures, self.device)
+                self._uploaded = upload(pictures, self.device)
                 sent = self._sent_back(self._regions(wanted))
                 self._uploaded = None
             else:

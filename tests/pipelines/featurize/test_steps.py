@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,17 @@ from item.images.decode import image_id
 from item.images.perturb import Perturbation
 from item.misalignment import global_misalignment
 from item.profiles import Profile, load_profile
+from item.profiles.inputs import picture_inputs
 from item.tables import FEATURES, ErrorCode, Note, as_features, with_feature_set
-from pipelines.featurize.steps import EMBEDDINGS, Embed, FindObjects, Perturb, stages
-from pipelines.runtime.stages import Stage, run_stage
+from pipelines.featurize.steps import (
+    OBJECT_EMBEDDINGS,
+    Embed,
+    FindObjects,
+    Perturb,
+    Phrases,
+    stages,
+)
+from pipelines.runtime.stages import Columns, Stage, run_stage
 from tests.support.dumps import make, planned, tables_of
 from tests.support.odd_files import ODD_FILES, Accepted, encode, flat
 from tests.support.photographs import photograph, photographs
@@ -264,11 +273,11 @@ def test_boxes_lie_in_the_upright_full_size_picture(rows: dict[str, dict[str, An
     assert boxes
 
 
-class OneObject:
-    """Stands for the phrase extractor: the same phrase for every caption."""
+class OneObject(Phrases):
+    """The same phrase for every caption."""
 
-    def __call__(self, captions: list[str]) -> list[list[str]]:
-        return [["a thing"] for _ in captions]
+    def process(self, columns: Columns) -> Columns:
+        return {"phrases": [["a thing"] for _ in columns["caption"]]}
 
 
 def found_whole(profile: Profile, pictures: dict[str, bytes], folder: Path) -> dict[str, Any]:
@@ -277,12 +286,11 @@ def found_whole(profile: Profile, pictures: dict[str, bytes], folder: Path) -> d
         update={"grounder": profile.grounder.model_copy(update={"scales": (1.0,)})}
     )
     images = pa.concat_tables(tables_of(planned(make(folder, pictures)), None, 1 << 20))
-    method = stages(whole)[:4]
+    method = stages(whole)[:5]
+    assert isinstance(method[3], Phrases) and isinstance(method[4], FindObjects)
+    method[3] = OneObject(whole)
     for stage in method:
         stage.set_up()
-    finder = method[3]
-    assert isinstance(finder, FindObjects)
-    finder.finder.phrases = OneObject()  # type: ignore[assignment]
     return by_name(through(method, images, 4))
 
 
@@ -311,16 +319,17 @@ def without_embeddings(table: pa.Table) -> pa.Table:
     for name in ("crop_embeddings", "phrase_embeddings"):
         nothing = [None if some is None else [None] * len(some) for some in table[name].to_pylist()]
         place = table.column_names.index(name)
-        table = table.set_column(place, name, pa.array(nothing, EMBEDDINGS))
+        table = table.set_column(place, name, pa.array(nothing, OBJECT_EMBEDDINGS[name]))
     return table
 
 
 def test_crops_that_the_grounder_left_are_embedded_into_the_same_space(
-    ready: list[Stage], images: pa.Table
+    profile: Profile, ready: list[Stage], images: pa.Table
 ) -> None:
-    found = through(ready[:4], images, len(images))
-    embed = ready[4]
-    assert isinstance(embed, Embed)
+    found = through(ready[:5], images, len(images))
+    models_read = picture_inputs(profile)
+    embed = Embed(profile, replace(models_read, crops=models_read.encoder))
+    embed.set_up()
     own, by_grounder = run_stage(embed, without_embeddings(found)), run_stage(embed, found)
     objects = 0
     for name in ("crop_embeddings", "phrase_embeddings"):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from item.errors import UsageError
-from item.text import printable_line
+from item.explanation.printable import printable_line
 from pipelines.results.page import markdown_text, write
 from pipelines.results.tables import TABLES, read_evaluation
 from tests.support.evaluation_folder import (

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from item.errors import UsageError
-from item.text import printable_line
+from item.explanation.printable import printable_line
 from pipelines.results.tables import read_evaluation
 from tests.support.evaluation_folder import (
     METHODS,

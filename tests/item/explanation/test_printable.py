@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from item.text import printable, printable_line
+from item.explanation.printable import printable, printable_line
 
 
 @given(st.text())

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from item.images.boxes import Picture
 from item.models.open_clip.preprocessing import OpenClipFit
 
 BICUBIC_A = -0.5
@@ -37,20 +36,6 @@ class Span(NamedTuple):
     """Place of the result's first pixel among those; below 0 where the result has a margin."""
 
 
-def upload(pictures: Sequence[Picture], device: torch.device) -> Tensor:
-    """Pictures (h, w, 3) of any sizes -> uint8 (n, most rows, most columns, 3) on the device.
-
-    Nothing is said of what lies beyond a picture's own rows and columns.
-    """
-    rows, columns = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
-    shape = (len(pictures), rows, columns, 3)
-    pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
-    here = pixels.numpy()
-    for place, picture in enumerate(pictures):
-        here[place, : picture.shape[0], : picture.shape[1]] = picture
-    return pixels.to(device, non_blocking=True)
-
-
 def cut(pixels: Tensor, places: Sequence[int], boxes: NDArray[np.intp], fit: OpenClipFit) -> Tensor:
     """Crops, each fitted as the repository wants whole pictures.
 
@@ -60,7 +45,7 @@ def cut(pixels: Tensor, places: Sequence[int], boxes: NDArray[np.intp], fit: Ope
 
     Parameters
     ----------
-    pixels : pictures (p, rows, columns, 3), by :func:`upload`
+    pixels : pictures (p, rows, columns, 3), by :func:`item.models.upload.upload`
     places : in which picture each of n crops is
     boxes : (n, 4) x0, y0, x1, y1 in whole pixels, inside the pictures and none empty
     fit : to what

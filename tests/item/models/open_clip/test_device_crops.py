@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from item.images.boxes import whole_pixels
-from item.models.device_crops import cut, upload
+from item.models.open_clip.device_crops import cut
 from item.models.open_clip.preprocessing import OpenClipFit, Preprocessing
+from item.models.upload import upload
 
 SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
 CPU = torch.device("cpu")
