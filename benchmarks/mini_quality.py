@@ -42,8 +42,8 @@ def main(
     output: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
 ) -> None:
     """Measure the mini models on photographs that they never saw."""
-    test = [row for row in _rows(flickr) if row["split"] == "test"]
-    coco = [row for row in _rows(detection) if row["captions"]]
+    test = _rows(flickr, "test")
+    coco = _rows(detection)
     captioner = MiniCaptioner(weights)
     found: dict[str, Any] = {
         "captions, Flickr8k test": _captions(captioner, test),
@@ -51,6 +51,7 @@ def main(
     }
     if weights is None:
         encoder = MiniDualEncoder()
+        found["threshold, Flickr8k val"] = _threshold(encoder, _rows(flickr, "val"))
         found["matching, Flickr8k test"] = _matching(encoder, test)
         found["matching, COCO"] = _matching(encoder, coco)
     Console().print(found)
@@ -87,12 +88,7 @@ def _matching(encoder: MiniDualEncoder, rows: list[dict[str, Any]]) -> dict[str,
     images, texts = encoder.embed_images(pictures), encoder.embed_texts(captions)
     other = np.roll(np.arange(len(rows)), 1)
     own_global, foreign_global = (images * texts).sum(1), (images * texts[other]).sum(1)
-    phrases = PhraseExtractor(profile.phrases)(captions)
-    ground = CropGridGrounder(encoder, profile.grounder)
-    asked = [[*phrases[i], *phrases[other[i]]] for i in range(len(rows))]
-    scores = [[one.score for one in some] for some in _in_parts(ground, pictures, asked)]
-    own = [some[: len(mine)] for some, mine in zip(scores, phrases, strict=True)]
-    foreign = [some[len(mine) :] for some, mine in zip(scores, phrases, strict=True)]
+    own, foreign = _phrase_scores(encoder, pictures, captions)
     threshold = profile.grounder.threshold
     return {
         "photographs": len(rows),
@@ -101,6 +97,31 @@ def _matching(encoder: MiniDualEncoder, rows: list[dict[str, Any]]) -> dict[str,
         "own phrases grounded": _share(own, threshold),
         "foreign phrases grounded": _share(foreign, threshold),
     }
+
+
+def _threshold(encoder: MiniDualEncoder, rows: list[dict[str, Any]]) -> float:
+    """Where own phrases that reach it exceed foreign ones by most (Youden's index)."""
+    captions = [row["captions"][0] for row in rows]
+    scores = _phrase_scores(encoder, [row["picture"] for row in rows], captions)
+    own, foreign = (np.concatenate(of_rows) for of_rows in scores)
+    grid = np.arange(0, 0.5, 0.01)
+    gained = [(own >= threshold).mean() - (foreign >= threshold).mean() for threshold in grid]
+    return round(float(grid[int(np.argmax(gained))]), 2)
+
+
+def _phrase_scores(
+    encoder: MiniDualEncoder, pictures: list[Any], captions: list[str]
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Grounding scores of each picture's own phrases, and of the next picture's."""
+    profile = load_profile("mini")
+    phrases = PhraseExtractor(profile.phrases)(captions)
+    other = np.roll(np.arange(len(pictures)), 1)
+    ground = CropGridGrounder(encoder, profile.grounder)
+    asked = [[*phrases[i], *phrases[other[i]]] for i in range(len(pictures))]
+    scores = [[one.score for one in some] for some in _in_parts(ground, pictures, asked)]
+    own = [some[: len(mine)] for some, mine in zip(scores, phrases, strict=True)]
+    foreign = [some[len(mine) :] for some, mine in zip(scores, phrases, strict=True)]
+    return own, foreign
 
 
 def _in_parts(ground: CropGridGrounder, pictures: list[Any], phrases: list[list[str]]) -> list[Any]:
@@ -140,10 +161,11 @@ def _interval(values: list[float]) -> list[float]:
     return [round(float(bound), 4) for bound in np.percentile(values, [2.5, 97.5])]
 
 
-def _rows(folder: Path) -> list[dict[str, Any]]:
+def _rows(folder: Path, split: str = "test") -> list[dict[str, Any]]:
+    """Captioned photographs of a split; all where there is none."""
     tables = [pq.read_table(file) for file in sorted(folder.glob("*.parquet"))]
     rows = pa.concat_tables(tables).to_pylist()
-    chosen = [row for row in rows if row["captions"] and row.get("split", "test") == "test"]
+    chosen = [row for row in rows if row["captions"] and row.get("split", split) == split]
     return [row | {"picture": decode(row["bytes"], Decoding()).pixels} for row in chosen]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,8 @@ class Detection:
 class Detector:
     """An open-vocabulary detector: OWLv2, OWL-ViT or GroundingDINO.
 
-    All phrases of a picture go through the model together. The phrases of OWLv2 and OWL-ViT
+    Several threads may call at once, and take turns. All phrases of a picture go through the model
+    together. The phrases of OWLv2 and OWL-ViT
     do not influence each other; those of GroundingDINO do, as they are one text to it.
 
     Parameters
@@ -100,6 +102,7 @@ class Detector:
             digest = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
             batch_size = automatic_size(self._rehearse, f"{digest} {precision}", share)
         self._batches = Batches(self._run, batch_size)
+        self._lock = threading.Lock()
 
     @property
     def halvings(self) -> int:
@@ -134,7 +137,8 @@ class Detector:
         rows = sorted((row for row, of_picture in enumerate(distinct) if of_picture), key=batched)
         for _, of_size in itertools.groupby(rows, key=lambda row: batched(row)[0]):
             group = list(of_size)
-            boxes = self._batches([(pictures[row], distinct[row]) for row in group])
+            with self._lock:
+                boxes = self._batches([(pictures[row], distinct[row]) for row in group])
             for row, of_row in zip(group, boxes, strict=True):
                 detections[row] = dict(zip(distinct[row], of_row, strict=True))
         return [[detections[row][phrase] for phrase in named] for row, named in enumerate(phrases)]

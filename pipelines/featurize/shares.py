@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 from item.errors import UsageError
@@ -92,7 +93,8 @@ def row_bytes(profile: Profile) -> int:
 def with_room(profile: Profile, cluster: Mapping[str, float], store: float) -> Profile:
     """The profile with batches of which the memory for rows between stages holds several.
 
-    Where it does not, stages wait for each other one batch at a time.
+    Where it does not, stages wait for each other one batch at a time. Smaller batches are told on
+    standard error.
 
     Parameters
     ----------
@@ -115,6 +117,13 @@ def with_room(profile: Profile, cluster: Mapping[str, float], store: float) -> P
             f"The memory for rows between stages is {store / 1e9:.2g} GB, and {number} workers "
             f"with pictures of {of_a_row / 1e6:.2g} MB need {needed:.2g}: raise object_store_gb, "
             "and Ray's own where it has less, or lower profile.decoding.max_side."
+        )
+    if any(one.batch_size > most for one in found.values()):
+        print(
+            f"Batches have at most {most} rows, so that the {store / 1e9:.2g} GB between stages "
+            f"hold {BATCHES_A_WORKER} for each of {number} workers: raise object_store_gb for "
+            "larger ones.",
+            file=sys.stderr,
         )
     smaller = {
         key: one.model_copy(update={"batch_size": min(one.batch_size, most)})

@@ -11,7 +11,7 @@ from typing import Any
 
 from item.errors import UsageError
 from pipelines.input.files import is_hidden, readable, uri_of
-from pipelines.storage.access import STORAGE_ERRORS, Storage, filesystem, reason
+from pipelines.storage.access import Storage, filesystem, reason, storage_errors
 from pipelines.storage.allowed import Roots
 from pipelines.storage.urls import is_s3, normalise, redact
 
@@ -218,7 +218,7 @@ def _list_s3(place: str, storage: Storage, skipped: set[str]) -> Listing:
             _take_object(found, first, len(key) + bool(key), skipped)
         for one in objects:
             _take_object(found, one, len(key) + bool(key), skipped)
-    except STORAGE_ERRORS as error:
+    except storage_errors() as error:
         raise UsageError(f"{redact(place)} cannot be listed ({reason(error)}).") from None
     return found
 

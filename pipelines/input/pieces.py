@@ -18,7 +18,7 @@ from pipelines.input.files import Kind, date_in, readable
 from pipelines.input.listing import ListedFile
 from pipelines.input.rows import as_label
 from pipelines.input.table_files import ImageTable, ListError, open_table, reading_failure
-from pipelines.storage.access import STORAGE_ERRORS, Storage, reason
+from pipelines.storage.access import Storage, reason, storage_errors
 from pipelines.storage.urls import redact
 
 KEYS = ("uri", "date")
@@ -114,7 +114,7 @@ class Survey:
                 return self._surveyed(table, place)
         except UsageError:
             raise
-        except (pa.ArrowException, ListError, *STORAGE_ERRORS) as error:
+        except storage_errors(pa.ArrowException, ListError) as error:
             what = "a Parquet file" if file.name.lower().endswith(".parquet") else "a list"
             raise UsageError(
                 f"{redact(file.uri)} cannot be read as {what} ({reading_failure(error)}): replace "
@@ -141,7 +141,7 @@ class Survey:
         """Number of rows, or None if counting means reading the whole archive."""
         try:
             keys = members.keys(file.root, file.name, self.storage, self.uri_roots)
-        except STORAGE_ERRORS as error:
+        except storage_errors() as error:
             raise UsageError(f"{readable(file.name)} cannot be read ({reason(error)}).") from None
         return None if keys is None else len(keys)
 

@@ -38,7 +38,7 @@ from pipelines.input.table_files import (
     reading_failure,
 )
 from pipelines.runtime.progress import tell_notices, tell_retries
-from pipelines.storage.access import STORAGE_ERRORS, Storage
+from pipelines.storage.access import Storage, storage_errors
 from pipelines.storage.allowed import Location, Roots
 from pipelines.storage.fetching import TooLargeError, fetch, row_failure
 from pipelines.storage.urls import is_s3, redact
@@ -242,7 +242,7 @@ class _Reader:
         assert row.location is not None
         try:
             row.bytes = fetch(row.location, self.storage, self.max_bytes, row.size)
-        except (TooLargeError, *STORAGE_ERRORS) as error:
+        except storage_errors(TooLargeError) as error:
             row.fail(*row_failure(error))
         row.location = None
         return row
@@ -327,7 +327,7 @@ class _Reader:
                     reached = number
                     yield row
                 continue
-            except (pa.ArrowException, *STORAGE_ERRORS) as error:
+            except storage_errors(pa.ArrowException) as error:
                 if not is_damage(error):
                     raise
             # The keys were readable when the input was planned, so each lost row has its name.
@@ -371,7 +371,7 @@ def _stops_the_run(file: str) -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowException, ListError, *STORAGE_ERRORS) as error:
+    except storage_errors(pa.ArrowException, ListError) as error:
         raise MachineError(
             f"Reading {redact(file)} failed: {reading_failure(error)}. Start the same command "
             "again when it can be read."

@@ -9,16 +9,13 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 import tempfile
 import threading
 import uuid
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-import s3fs
-from aiohttp import ClientError as ConnectionLostError
 from botocore.exceptions import (
     BotoCoreError,
     CredentialRetrievalError,
@@ -29,7 +26,6 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 from botocore.exceptions import ConnectionError as UnreachableError
-from botocore.parsers import ResponseParserError
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -74,8 +70,19 @@ class Storage(BaseModel):
         return value
 
 
-STORAGE_ERRORS = (OSError, BotoCoreError, ResponseParserError, ConnectionLostError)
-"""What reading and writing raises, locally and through s3fs, if the storage is at fault."""
+def storage_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """What reading and writing raises, locally and through s3fs, if the storage is at fault.
+
+    To be called where an ``except`` stands: the libraries of S3 take a third of a second to import,
+    in each process, and where they are not imported they raise nothing.
+
+    Parameters
+    ----------
+    more : what else is to be caught
+    """
+    lazy = (("botocore.parsers", "ResponseParserError"), ("aiohttp", "ClientError"))
+    loaded = (getattr(sys.modules.get(module), name, None) for module, name in lazy)
+    return (*more, OSError, BotoCoreError, *filter(None, loaded))
 
 
 class ReadError(OSError):
@@ -120,7 +127,9 @@ def filesystem(url: str, storage: Storage) -> tuple[AbstractFileSystem, str]:
         For any other scheme, and for a URL that holds credentials.
     """
     if is_s3(url):
-        return _s3(storage), s3_path(url)
+        from pipelines.storage.s3 import s3_filesystem
+
+        return s3_filesystem(storage), s3_path(url)
     return LocalFileSystem(), local_path(url)
 
 
@@ -143,62 +152,6 @@ def count_repeated_request() -> None:
         _retries += 1
 
 
-class _S3(s3fs.S3FileSystem):
-    """S3 whose keys are taken byte for byte, and that counts the requests it repeats.
-
-    Those that botocore repeats are counted, if they fail in the end too. What aiohttp sends
-    again because the server had closed an idle connection is not.
-    """
-
-    async def set_session(self, refresh: bool = False, kwargs: dict[str, Any] | None = None) -> Any:
-        client = await super().set_session(refresh=refresh, kwargs=kwargs or {})
-        name = "count-repeated-requests"
-        client.meta.events.register_first("needs-retry.s3", _count_repeated, unique_id=name)
-        return client
-
-    def split_path(self, path: str) -> tuple[str, str, None]:
-        """Return bucket and key; ``?versionId=`` is a part of the key as any other."""
-        bucket, key = self._find_bucket_key(path.removeprefix("s3://"))
-        return bucket, key, None
-
-    async def _lsdir(self, path: str, *args: Any, prefix: str = "", **kwargs: Any) -> Any:
-        bucket, key, _ = self.split_path(path)
-        if key.startswith("/"):  # s3fs would look without the slash
-            path, prefix = bucket, f"{key}/{prefix}"
-        return await super()._lsdir(path, *args, prefix=prefix, **kwargs)
-
-
-def _count_repeated(attempts: int, **_: Any) -> None:
-    """Handle botocore's event after each request; `attempts` counts those of one call."""
-    if attempts > 1:
-        count_repeated_request()
-
-
-def _new_s3(storage: Storage) -> s3fs.S3FileSystem:
-    fs = _S3(
-        anon=storage.anonymous,
-        endpoint_url=storage.endpoint_url,
-        client_kwargs={"region_name": storage.region} if storage.region else {},
-        config_kwargs={
-            "connect_timeout": storage.connect_timeout,
-            "read_timeout": storage.read_timeout,
-            "retries": {"mode": "standard", "total_max_attempts": storage.retries + 1},
-            # Several S3-compatible servers refuse the checksums that botocore adds otherwise.
-            "request_checksum_calculation": "when_required",
-            "response_checksum_validation": "when_required",
-        },
-        use_listings_cache=False,
-        skip_instance_cache=True,
-    )
-    # botocore retries requests; s3fs adds one retry for a body that breaks off.
-    fs.retries = 2 if storage.retries else 1
-    return fs
-
-
-# fsspec's own cache keys on the thread, which would open a session for each reader thread.
-_s3 = lru_cache(maxsize=8)(_new_s3)
-
-
 def _for_checks(storage: Storage) -> Storage:
     """Answers within seconds, yet not put off by a request that fails now and then."""
     quick = {"connect_timeout": 3.0, "read_timeout": 10.0, "retries": min(storage.retries, 3)}
@@ -215,13 +168,14 @@ def check_readable(url: str, storage: Storage) -> None:
         access denied, or an endpoint that does not answer.
     """
     if is_s3(url):
-        path = s3_path(url)
-        bucket, _, key = path.partition("/")
-        fs = _new_s3(_for_checks(storage))
+        from pipelines.storage.s3 import has, new_s3
+
+        bucket, _, key = s3_path(url).partition("/")
+        fs = new_s3(_for_checks(storage))
         try:
-            if not _s3_has(fs, bucket, key):
+            if not has(fs, bucket, key):
                 raise UsageError(f"There is nothing at {redact(url)}.")
-        except STORAGE_ERRORS as error:
+        except storage_errors() as error:
             raise _usage_error(error, url, storage, "read") from None
         return
     path = local_path(url)
@@ -239,25 +193,6 @@ def check_readable(url: str, storage: Storage) -> None:
         raise _usage_error(error, path, storage, "read") from None
 
 
-def _s3_has(fs: s3fs.S3FileSystem, bucket: str, key: str) -> bool:
-    prefix = f"{key}/" if key else ""
-    try:
-        found = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
-        if found.get("KeyCount", len(found.get("Contents", ()))) or not key:
-            return True
-    except PermissionError:
-        # A policy may allow reading one object and not listing its bucket.
-        if not key:
-            raise
-        fs.call_s3("head_object", Bucket=bucket, Key=key)
-        return True
-    try:
-        fs.call_s3("head_object", Bucket=bucket, Key=key)
-    except FileNotFoundError:
-        return False
-    return True
-
-
 def check_writable(url: str, storage: Storage) -> None:
     """Make sure, within seconds, that files can be written below the folder `url`.
 
@@ -270,13 +205,14 @@ def check_writable(url: str, storage: Storage) -> None:
         With one sentence that says what is wrong.
     """
     if is_s3(url):
-        path = s3_path(url)
-        probe = f"{path}/.{uuid.uuid4().hex}.probe"
-        fs = _new_s3(_for_checks(storage))
+        from pipelines.storage.s3 import new_s3
+
+        probe = f"{s3_path(url)}/.{uuid.uuid4().hex}.probe"
+        fs = new_s3(_for_checks(storage))
         try:
             fs.pipe_file(probe, b"")
             fs.rm_file(probe)
-        except STORAGE_ERRORS as error:
+        except storage_errors() as error:
             raise _usage_error(error, url, storage, "write to") from None
         return
     folder = Path(local_path(url))

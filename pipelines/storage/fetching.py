@@ -8,12 +8,11 @@ import stat
 
 from item.tables import ErrorCode
 from pipelines.storage.access import (
-    STORAGE_ERRORS,
     ReadError,
     RefusedError,
     Storage,
-    _s3,
     reason,
+    storage_errors,
 )
 from pipelines.storage.allowed import Location
 from pipelines.storage.web import TooLongError, fetch_http
@@ -78,7 +77,7 @@ def row_failure(error: Exception) -> tuple[ErrorCode, str]:
             return ErrorCode.URI_NOT_FOUND, ErrorCode.URI_NOT_FOUND.sentence
         case RefusedError():
             return ErrorCode.URI_REFUSED, f"The server does not send the file: {reason(error)}."
-    if isinstance(error, STORAGE_ERRORS):
+    if isinstance(error, storage_errors()):
         return ErrorCode.URI_UNREADABLE, f"Reading the URI failed: {reason(error)}."
     raise error
 
@@ -108,9 +107,11 @@ def _fetch_local(path: str, limit: int) -> bytes:
 def _fetch_s3(path: str, storage: Storage, limit: int) -> bytes:
     if path.partition("/")[2] == "":
         raise FileNotFoundError(errno.ENOENT, "not a key")
+    from pipelines.storage.s3 import s3_filesystem
+
     try:
-        content: bytes = _s3(storage).cat_file(path, start=0, end=limit + 1)
-    except STORAGE_ERRORS as error:
+        content: bytes = s3_filesystem(storage).cat_file(path, start=0, end=limit + 1)
+    except storage_errors() as error:
         why = reason(error)
         if why in ("InvalidRange", "416"):  # an object without bytes has no range
             return b""

@@ -191,9 +191,9 @@ class OpenClipEncoder:
         distinct = {text: place for place, text in enumerate(dict.fromkeys(texts))}
         if not distinct:
             return np.zeros((0, self.dimensions), np.float32)
-        tokens = self._tokens(list(distinct))
-        longest_first = self._lengths(tokens).argsort(descending=True, stable=True)
         with self._lock:
+            tokens = self._tokens(list(distinct))
+            longest_first = self._lengths(tokens).argsort(descending=True, stable=True)
             sent = self._sent_back(self._texts(tokens[longest_first]))
         rows = self._collected(sent)
         rows[longest_first.numpy()] = rows.copy()

@@ -71,6 +71,16 @@ def test_batches_fit_the_room_between_stages_or_are_refused(store, cpus):
         assert fitting == mini
 
 
+def test_smaller_batches_are_told(capsys):
+    base = load_profile("mini", {"resources.caption.batch_size": 512})
+    fitting = with_room(base, {"CPU": 2.0}, 2e8)
+    assert fitting.resources.caption.batch_size == int(2e8 / (2 * 3 * row_bytes(base)))
+    told = capsys.readouterr().err
+    assert "raise object_store_gb" in told and str(fitting.resources.caption.batch_size) in told
+    with_room(base, {"CPU": 2.0}, 2e10)
+    assert capsys.readouterr().err == ""
+
+
 def test_only_pictures_that_models_read_take_room():
     mini = load_profile("mini")
     assert row_bytes(mini) == 3 * (256**2 + 224**2)

@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import open_clip
@@ -122,6 +123,34 @@ def test_nothing_gives_no_rows(method, encoders):
     rows = getattr(encoders["clip"], method)([])
     assert rows.shape == (0, 24)
     assert rows.dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads_get_what_one_caller_gets(kind, encoders, pictures):
+    encoder = encoders[kind]
+    boxes = [np.array([[0, 0, one.shape[1], one.shape[0]]]) for one in pictures]
+
+    def everything(_):
+        rows = encoder.embed_images(pictures), encoder.embed_texts(TEXTS)
+        return [*rows, *encoder.embed_regions(pictures, boxes)]
+
+    alone = everything(None)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(everything, range(8)):
+            for rows, expected in zip(found, alone, strict=True):
+                np.testing.assert_allclose(rows, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_crops_cut_on_the_device_are_embedded_alike(kind, encoders, pictures, monkeypatch):
+    encoder = encoders[kind]
+    large = [one for one in pictures if min(one.shape[:2]) > 20]
+    boxes = [np.array([[0, 0, 15, 12], [4, 2, one.shape[1], one.shape[0]]]) for one in large]
+    expected = encoder.embed_regions(large, boxes)
+    monkeypatch.setattr(encoder, "cuts_on_device", True)
+    for found, rows in zip(encoder.embed_regions(large, boxes), expected, strict=True):
+        assert (found * rows).sum(axis=1).min() > 0.999
+    assert encoder.embed_regions([], []) == []
 
 
 def test_read_only_and_strided_pictures_are_embedded(encoders):
