@@ -69,11 +69,6 @@ class DualEncoder(Protocol):
 class RegionEncoder(DualEncoder, Protocol):
     """A dual encoder that finds its own way from boxes to embeddings."""
 
-    @property
-    def region_fit(self) -> Fit | None:
-        """To what pictures may be fitted before their regions are taken; None as decoded."""
-        ...
-
     def embed_regions(
         self, pictures: Sequence[Picture], boxes: Sequence[NDArray[np.float32]]
     ) -> list[NDArray[np.float32]]:
@@ -324,7 +319,8 @@ def embed_regions(
         for box in of_picture
     ]
     rows = cast(CropEncoder, encoder).embed_crops(crops)
-    return np.split(rows, np.cumsum([len(of_picture) for of_picture in boxes])[:-1])
+    ends = np.cumsum([len(of_picture) for of_picture in boxes], dtype=int)
+    return [rows[end - len(of_picture) : end] for of_picture, end in zip(boxes, ends, strict=True)]
 
 
 def with_layers(

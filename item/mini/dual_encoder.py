@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from item.images.boxes import Picture, cell_cover
-from item.images.fit import Fit
 from item.mini.backbone import CHANNELS, CLASSES, HEAD_CHANNELS, slices
 from item.mini.checkpoint import load_weights
 from item.mini.text_backbone import WIDTH, TextBackbone
-from item.mini.whole_pictures import CELLS, WHOLE, whole_pictures
+from item.mini.whole_pictures import CELLS, whole_pictures
 
 HEADS = 8
 REGION_BATCH = 16
@@ -127,7 +126,6 @@ class MiniDualEncoder:
     """
 
     dimensions = WIDTH
-    region_fit: Fit = WHOLE
 
     def __init__(self, weights: Path | None = None, layer_columns: int = 0) -> None:
         self.whole = whole_pictures()
@@ -167,16 +165,13 @@ class MiniDualEncoder:
         """Boxes (k, 4) of each picture (h, w, 3) -> unit rows (k, 384) in the same space."""
         found = [np.zeros((0, WIDTH), np.float32)] * len(pictures)
         named = [place for place, of_picture in enumerate(boxes) if len(of_picture)]
-        # Most pictures have the same boxes, those of a grid.
-        for _, alike in itertools.groupby(named, key=lambda place: boxes[place].tobytes()):
+        # Those of a grid are equally many in most pictures.
+        for _, alike in itertools.groupby(named, key=lambda place: len(boxes[place])):
             for part in slices(list(alike), REGION_BATCH):
                 maps = self.whole.maps([pictures[place] for place in part])
-                cover = np.stack(
-                    [cell_cover(boxes[place], pictures[place], CELLS) for place in part]
-                )
-                regions = self._embed_cover(maps, torch.from_numpy(cover))
-                found_here = zip(part, regions, strict=True)
-                for place, rows in found_here:
+                cover = [cell_cover(boxes[place], pictures[place], CELLS) for place in part]
+                regions = self._embed_cover(maps, torch.from_numpy(np.stack(cover)))
+                for place, rows in zip(part, regions, strict=True):
                     found[place] = rows
         return found
 

@@ -220,6 +220,9 @@ class Phrases(Stage):
         self.resources = profile.resources.phrases
         self.settings = profile.phrases
 
+    def set_up(self) -> None:
+        phrase_extractor(self.settings)
+
     def process(self, columns: Columns) -> Columns:
         return {"phrases": phrase_extractor(self.settings)(columns["caption"])}
 

@@ -25,7 +25,7 @@ from torch.nn.functional import normalize
 
 from item.errors import UsageError
 from item.images.boxes import Picture, whole_pixels
-from item.images.fit import Fit, is_fitted
+from item.images.fit import is_fitted
 from item.layers import CentreCrop, random_projection
 from item.models.batching import Batches, automatic_size, device, dtype
 from item.models.open_clip import device_crops
@@ -57,6 +57,17 @@ class SentBack(NamedTuple):
     """When they have; None if they are there."""
 
 
+class Region(NamedTuple):
+    """A part of a picture that lies on the device."""
+
+    pictures: Tensor
+    """By :func:`item.models.upload.upload`."""
+    place: int
+    """Which of the pictures."""
+    box: NDArray[np.intp]
+    """x0, y0, x1, y1 in whole pixels."""
+
+
 class OpenClipEncoder:
     """A dual encoder of open_clip; see :class:`item.embedding.RegionEncoder`.
 
@@ -84,8 +95,6 @@ class OpenClipEncoder:
     UsageError
         Something is missing in the folder, damaged, or not known to the installed open_clip.
     """
-
-    region_fit: Fit | None = None
 
     def __init__(
         self,
@@ -126,8 +135,7 @@ class OpenClipEncoder:
         threads = min(torch.get_num_threads(), len(os.sched_getaffinity(0)))
         self._threads = ThreadPoolExecutor(threads, "resize") if threads > 1 else None
         self._images: Batches[Picture, Tensor] = Batches(self._image_rows, 1)
-        self._regions: Batches[tuple[int, NDArray[np.intp]], Tensor] = Batches(self._region_rows, 1)
-        self._uploaded: Tensor | None = None
+        self._regions: Batches[Region, Tensor] = Batches(self._region_rows, 1)
         self._texts: Batches[Tensor, Tensor] = Batches(self._text_rows, 1)
         architecture = hashlib.sha256(json.dumps(config).encode()).hexdigest()[:24]
         name = f"{architecture} {precision}"
@@ -177,14 +185,21 @@ class OpenClipEncoder:
         ]
         with self._lock:
             if self.cuts_on_device and wanted:
-                self._uploaded = upload(pictures, self.device)
-                sent = self._sent_back(self._regions(wanted))
-                self._uploaded = None
+                pixels = upload(pictures, self.device)
+                found = self._regions([Region(pixels, place, box) for place, box in wanted])
             else:
-                parts = [pictures[place][y0:y1, x0:x1] for place, (x0, y0, x1, y1) in wanted]
-                sent = self._sent_back(self._images(parts))
-        rows = self._collected(sent)[:, : self.dimensions]
-        return np.split(rows, np.cumsum([len(of_picture) for of_picture in boxes])[:-1])
+                found = self._images(
+                    [pictures[place][y0:y1, x0:x1] for place, (x0, y0, x1, y1) in wanted]
+                )
+            sent = self._sent_back(found)
+        rows = iter(self._collected(sent)[:, : self.dimensions])
+        width = (0, self.dimensions)
+        return [
+            np.stack(list(itertools.islice(rows, len(of_picture))))
+            if len(of_picture)
+            else np.zeros(width, np.float32)
+            for of_picture in boxes
+        ]
 
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Texts, each cut where the context ends -> unit rows (n, dimensions)."""
@@ -212,13 +227,12 @@ class OpenClipEncoder:
                 batch[place] = picture
         return self._tower_rows(pixels.to(self.device, non_blocking=True))[: len(pictures)]
 
-    def _region_rows(self, regions: Sequence[tuple[int, NDArray[np.intp]]]) -> Sequence[Tensor]:
-        assert self._uploaded is not None
+    def _region_rows(self, regions: Sequence[Region]) -> Sequence[Tensor]:
         missing = self._regions.size - len(regions) if self.compiled else 0
         regions = [*regions, *[regions[-1]] * missing]
-        places = [place for place, _ in regions]
-        boxes = np.stack([box for _, box in regions])
-        pixels = device_crops.cut(self._uploaded, places, boxes, self.fit)
+        places = [region.place for region in regions]
+        boxes = np.stack([region.box for region in regions])
+        pixels = device_crops.cut(regions[0].pictures, places, boxes, self.fit)
         return self._tower_rows(pixels)[: len(regions) - missing]
 
     @torch.inference_mode()

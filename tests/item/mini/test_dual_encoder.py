@@ -10,6 +10,7 @@ from item.mini.dual_encoder import (
     MiniDualEncoder,
     expected_names,
 )
+from item.mini.whole_pictures import WHOLE
 from tests.support.untrained_weights import write_dual_encoder
 
 WIDTH = 384
@@ -101,7 +102,7 @@ def test_regions_follow_their_boxes_whatever_their_number(encoder, pictures):
 
 def test_fitted_pictures_have_the_same_embeddings(encoder, pictures):
     expected = encoder.embed_images(pictures)
-    found = encoder.embed_images([encoder.region_fit(picture) for picture in pictures])
+    found = encoder.embed_images(list(map(WHOLE, pictures)))
     np.testing.assert_array_equal(found, expected)
 
 
