@@ -22,7 +22,8 @@ import typer
 
 from benchmarks.killed_nights import s3_server
 from benchmarks.planted_nights import DUMP, PLAN, differences, read_manifest
-from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.access import filesystem
+from pipelines.storage.configuration import Storage
 from tests.support.flaky_s3 import FlakyS3
 
 

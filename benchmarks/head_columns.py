@@ -22,7 +22,7 @@ from item.heads.settings import Balance, HeadSettings, Kind, balanced_weights
 from item.statistics.calibration import OperatingPoints, fit_platt
 from item.statistics.metrics import expected_calibration_error, mean_over_pairs
 from item.statistics.source_thresholds import fit_source_thresholds
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.train.rows import read_labelled
 from pipelines.train.unseen_sources import families, unseen_logits
 

@@ -41,7 +41,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.planted_nights import DUMP, plant, read_manifest, read_pictures
-from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.access import filesystem
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import is_s3, join
 
 REPOSITORY = Path(__file__).resolve().parents[1]

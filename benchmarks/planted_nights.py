@@ -37,7 +37,8 @@ from rich.table import Table
 
 from item.statistics.calibration import Verdict
 from item.tables import ErrorCode
-from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.access import filesystem
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import join
 
 FIRST_NIGHT = date(2026, 1, 29)

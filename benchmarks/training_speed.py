@@ -27,7 +27,7 @@ from item.heads.fitting import validation_rows
 from item.heads.settings import HeadSettings, Kind, balanced_weights
 from item.tables import FEATURES, LAYERS, SCHEMA_VERSION, STORED_EMBEDDING
 from pipelines.runtime.start import start_ray
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.train.progress import Bulletin, TrainingProgress
 from pipelines.train.rows import read_labelled
 from pipelines.train.split import split

@@ -24,8 +24,9 @@ from pipelines.featurize.configuration import resolve
 from pipelines.featurize.one_image import featurize_one, read_one
 from pipelines.input.files import readable
 from pipelines.score.heads import load_head
-from pipelines.storage.access import Storage, check_writable, filesystem
+from pipelines.storage.access import check_writable, filesystem
 from pipelines.storage.atomic import write_atomically
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import join
 
 EXIT_NOT_SCORED = 3

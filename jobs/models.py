@@ -35,7 +35,8 @@ from item.models.files.mirror import mirror
 from item.profiles import Profile, load_profile, profile_names
 from jobs.command_line import Set, application, console, refusals
 from pipelines.configuration import parse_settings
-from pipelines.storage.access import Storage, check_writable
+from pipelines.storage.access import check_writable
+from pipelines.storage.configuration import Storage
 
 COMMIT_DIGITS = 12
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from item.errors import UsageError
 from item.profiles import load_profile, profile_of
 from item.settings import overridden, validated
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 
 Configuration = TypeVar("Configuration", bound=BaseModel)
 

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from item.errors import UsageError
 from item.tables import SCORES, typed
-from pipelines.storage.access import Storage, check_readable, filesystem
+from pipelines.storage.access import check_readable, filesystem
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import redact
 from pipelines.tables.published import conformed, date_of
 

@@ -14,7 +14,7 @@ from item.tables import EVIDENCE, SCHEMA_VERSION, encoded
 from pipelines.input import reading
 from pipelines.input.plan import InputPlan
 from pipelines.input.reading import Reading
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.tables.published import PublishedTable
 from pipelines.tables.row_keys import RowKeys, identities
 

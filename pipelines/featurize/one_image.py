@@ -10,8 +10,9 @@ from botocore.exceptions import BotoCoreError
 from item.errors import UsageError
 from item.featurizing import featurizer_of
 from item.profiles import Profile
-from pipelines.storage.access import Storage, check_readable, reason
+from pipelines.storage.access import check_readable, reason
 from pipelines.storage.allowed import Location
+from pipelines.storage.configuration import Storage
 from pipelines.storage.fetching import TooLargeError, fetch
 from pipelines.storage.urls import is_s3, normalise, redact
 

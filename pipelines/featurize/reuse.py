@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from item.errors import MachineError
 from item.tables import FEATURES, Status
-from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.access import filesystem
+from pipelines.storage.configuration import Storage
 from pipelines.tables.features import NAMES, FeatureTable
 from pipelines.tables.parts import PART, REPEAT, PartWriter
 from pipelines.tables.published import conformed, date_of

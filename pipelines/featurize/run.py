@@ -25,7 +25,7 @@ from pipelines.runtime.memory import PeakMemory
 from pipelines.runtime.progress import Progress, Tally
 from pipelines.runtime.stages import through
 from pipelines.runtime.start import room_between_stages, start_ray
-from pipelines.storage.access import take_retries
+from pipelines.storage.retries import take_retries
 from pipelines.storage.urls import join
 from pipelines.tables.lease import Lease, lease_on
 from pipelines.tables.parts import REPEAT, PartWriter, WorkWriter

@@ -12,8 +12,9 @@ from typing import IO, Literal
 from fsspec.implementations.local import LocalFileSystem
 
 from item.errors import UsageError
-from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.access import filesystem
 from pipelines.storage.allowed import Roots
+from pipelines.storage.configuration import Storage
 from pipelines.storage.uris import local_uri
 from pipelines.storage.urls import is_s3
 

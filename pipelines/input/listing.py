@@ -11,8 +11,9 @@ from typing import Any
 
 from item.errors import UsageError
 from pipelines.input.files import is_hidden, readable, uri_of
-from pipelines.storage.access import Storage, filesystem, reason, storage_errors
+from pipelines.storage.access import filesystem, reason, storage_errors
 from pipelines.storage.allowed import Roots
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import is_s3, normalise, redact
 
 OUTPUT = "files of the output"

@@ -18,7 +18,8 @@ from pipelines.input.files import Kind, date_in, readable
 from pipelines.input.listing import ListedFile
 from pipelines.input.rows import as_label
 from pipelines.input.table_files import ImageTable, ListError, open_table, reading_failure
-from pipelines.storage.access import Storage, reason, storage_errors
+from pipelines.storage.access import reason, storage_errors
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import redact
 
 KEYS = ("uri", "date")

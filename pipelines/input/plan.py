@@ -23,7 +23,8 @@ from pipelines.input.files import Kind, date_in, extension, kind_of
 from pipelines.input.kinds import NAMES, kind_of_input
 from pipelines.input.listing import ListedFile, Listing, listing
 from pipelines.input.pieces import Piece, Survey, cut
-from pipelines.storage.access import Storage, check_readable, filesystem
+from pipelines.storage.access import check_readable, filesystem
+from pipelines.storage.configuration import Storage
 from pipelines.storage.places import Places
 from pipelines.storage.urls import redact
 from pipelines.tables.row_keys import RowKeys, file_states

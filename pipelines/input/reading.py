@@ -38,8 +38,9 @@ from pipelines.input.table_files import (
     reading_failure,
 )
 from pipelines.runtime.progress import tell_notices, tell_retries
-from pipelines.storage.access import Storage, storage_errors
+from pipelines.storage.access import storage_errors
 from pipelines.storage.allowed import Location, Roots
+from pipelines.storage.configuration import Storage
 from pipelines.storage.fetching import TooLargeError, fetch, row_failure
 from pipelines.storage.urls import is_s3, redact
 from pipelines.tables.row_keys import RowChoice, RowKeys

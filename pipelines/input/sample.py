@@ -21,8 +21,9 @@ from pipelines.input.pieces import TableRows
 from pipelines.input.plan import InputOptions
 from pipelines.input.rows import as_label
 from pipelines.input.table_files import open_parquet, reading_failure
-from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.access import filesystem
 from pipelines.storage.atomic import write_atomically
+from pipelines.storage.configuration import Storage
 from pipelines.storage.uris import canonical_uri
 from pipelines.storage.urls import join, normalise, redact
 

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from pipelines.input.columns import ColumnNames, Columns, array_at, known_columns
 from pipelines.input.files import extension, open_file, readable
-from pipelines.storage.access import Storage, reason
+from pipelines.storage.access import reason
+from pipelines.storage.configuration import Storage
 
 Batch = Mapping[str, pa.Array]
 """Arrays by the known names; one named "" where none is wanted, so that rows are counted."""

@@ -32,13 +32,9 @@ from pipelines.nightly.nights import Night, chosen_nights, nights_of
 from pipelines.nightly.rejects import write_rejects
 from pipelines.score.heads import load_head
 from pipelines.score.job import plan_scoring, run_scoring
-from pipelines.storage.access import (
-    check_readable,
-    check_writable,
-    filesystem,
-    take_retries,
-)
+from pipelines.storage.access import check_readable, check_writable, filesystem
 from pipelines.storage.atomic import write_atomically
+from pipelines.storage.retries import take_retries
 from pipelines.storage.urls import join, redact
 from pipelines.tables.features import FeatureTable
 from pipelines.tables.lease import Lease, LeaseHeldError, lease_on

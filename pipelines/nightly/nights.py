@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from item.errors import UsageError
 from pipelines.nightly.configuration import NightlyConfiguration
-from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.access import filesystem
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import join, normalise, redact
 from pipelines.tables.published import nights_between
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from item.tables import REJECTS, SCHEMA_VERSION, ErrorCode, Status, encoded, typed
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import join
 from pipelines.tables.features import FeatureTable
 from pipelines.tables.published import PublishedTable

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from pipelines.runtime.stalls import StageCounts, StallWatch, waiting_for
-from pipelines.storage.access import take_retries
+from pipelines.storage.retries import take_retries
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_LOOKS = 0.5

@@ -5,7 +5,8 @@ from __future__ import annotations
 import posixpath
 
 from item.heads.head import Head
-from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.access import filesystem
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import is_s3, redact
 
 

@@ -12,7 +12,8 @@ from pipelines.featurize.run import run_featurizing
 from pipelines.score.configuration import ImageScoringConfiguration
 from pipelines.score.heads import load_head
 from pipelines.score.job import ScoringPlan, plan_scoring, run_scoring
-from pipelines.storage.access import Storage, check_readable, check_writable
+from pipelines.storage.access import check_readable, check_writable
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import normalise, redact
 from pipelines.tables.features import FeatureTable
 from pipelines.tables.identity import FEATURES, OwnTable, own_table

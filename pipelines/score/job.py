@@ -37,12 +37,8 @@ from pipelines.runtime.progress import Progress, Tally, tell_retries
 from pipelines.runtime.start import start_ray
 from pipelines.score.configuration import ScoreConfiguration
 from pipelines.score.heads import load_head
-from pipelines.storage.access import (
-    check_readable,
-    check_writable,
-    filesystem,
-    take_retries,
-)
+from pipelines.storage.access import check_readable, check_writable, filesystem
+from pipelines.storage.retries import take_retries
 from pipelines.storage.urls import join, redact
 from pipelines.tables.columns import check_distinct
 from pipelines.tables.features import FeatureTable

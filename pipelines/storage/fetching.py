@@ -7,14 +7,9 @@ import os
 import stat
 
 from item.tables import ErrorCode
-from pipelines.storage.access import (
-    ReadError,
-    RefusedError,
-    Storage,
-    reason,
-    storage_errors,
-)
+from pipelines.storage.access import ReadError, RefusedError, reason, storage_errors
 from pipelines.storage.allowed import Location
+from pipelines.storage.configuration import Storage
 from pipelines.storage.web import TooLongError, fetch_http
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import s3fs
 
-from pipelines.storage.access import Storage, count_repeated_request
+from pipelines.storage.configuration import Storage
+from pipelines.storage.retries import count_repeated_request
 
 
 class _S3(s3fs.S3FileSystem):

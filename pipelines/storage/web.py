@@ -34,13 +34,9 @@ from urllib3.exceptions import (
 )
 from urllib3.exceptions import TimeoutError as TimedOutError
 
-from pipelines.storage.access import (
-    HttpStatusError,
-    ReadError,
-    RefusedError,
-    Storage,
-    count_repeated_request,
-)
+from pipelines.storage.access import HttpStatusError, ReadError, RefusedError
+from pipelines.storage.configuration import Storage
+from pipelines.storage.retries import count_repeated_request
 
 # It shows whole URLs, signatures too, where a header is broken.
 logging.getLogger("urllib3.connection").setLevel(logging.ERROR)

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
 from item.tables import decoded, feature_set_of
-from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.access import filesystem
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import is_s3, normalise
 from pipelines.tables.columns import as_text
 

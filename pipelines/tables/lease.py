@@ -41,8 +41,9 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from item.errors import JobError, UsageError
-from pipelines.storage.access import Storage, filesystem, reason
+from pipelines.storage.access import filesystem, reason
 from pipelines.storage.atomic import write_atomically
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import join, redact
 from pipelines.tables.exclusive import link_in_place, not_exclusive, put_if_absent
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from item.tables import Status, as_features, decoded, with_feature_set
 from pipelines.runtime.progress import tell_retries
 from pipelines.runtime.stages import PENDING, SECONDS
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.tables.provenance import with_part_facts
 from pipelines.tables.published import Part, write_part
 

@@ -31,8 +31,9 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from item.tables import decoded, encoded
-from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.access import filesystem
 from pipelines.storage.atomic import replacing, write_atomically
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import join
 
 STAGING = "_staging"

@@ -13,7 +13,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from item.errors import UsageError
-from pipelines.storage.access import Storage, check_readable, filesystem
+from pipelines.storage.access import check_readable, filesystem
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import is_s3, redact
 from pipelines.tables.columns import as_text, check_distinct
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from item.errors import UsageError
 from item.tables import Status
 from pipelines.input.rows import as_label
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import redact
 from pipelines.tables.columns import as_text
 from pipelines.train.files import read_text

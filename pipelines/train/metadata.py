@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from item.errors import UsageError
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import redact
 from pipelines.train.files import read_text
 from pipelines.train.joining import UriIndex

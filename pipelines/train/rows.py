@@ -18,7 +18,8 @@ from scipy.sparse.csgraph import connected_components
 from item.errors import UsageError
 from item.heads.columns import COLUMNS, FeatureArrays, Group, columns_of, embedding_dimensions
 from item.tables import LAYERS, SCHEMA_VERSION, Status, decoded, typed
-from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.access import filesystem
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import redact
 from pipelines.tables.columns import as_text, check_distinct
 from pipelines.tables.identity import FEATURES, feature_set_in, table_kind

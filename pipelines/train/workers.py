@@ -31,7 +31,8 @@ from item.heads.columns import Statistics, features, local_columns
 from item.heads.fitted import Model
 from item.heads.fitting import Batch, Epoch, Measure, Training, tensors_of
 from item.heads.settings import HeadSettings, Kind
-from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.access import filesystem
+from pipelines.storage.configuration import Storage
 from pipelines.train.rows import Fragment, Indices, LabelledRows, fragment_arrays
 
 ROWS_IN_BLOCK = 8192

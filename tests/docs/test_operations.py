@@ -24,7 +24,7 @@ from item.errors import JobError, MachineError, UsageError
 from jobs.audit import EXIT_DRIFT
 from pipelines.featurize.error_rate import ErrorRateError
 from pipelines.runtime.counters import TAGS
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.tables.lease import LeaseHeldError
 from tests.conftest import REPOSITORY
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from jobs.score import app
 from pipelines.score.configuration import resolve
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.tables.lease import Lease
 from tests.pipelines.score.test_job import write_features
 from tests.support.dumps import make

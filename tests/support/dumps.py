@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from item.tables import IMAGES
 from pipelines.input.plan import InputOptions, InputPlan, plan
 from pipelines.input.reading import piece_reader
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.tables.row_keys import RowChoice, RowKeys, states
 
 TODAY = date(2026, 1, 31)

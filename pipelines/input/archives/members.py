@@ -42,7 +42,8 @@ from pipelines.input.archives.tars import DamagedError, Member, Tar, UnreadableE
 from pipelines.input.archives.zips import Zip
 from pipelines.input.files import extension, is_hidden, may_be_image, open_file, readable, uri_of
 from pipelines.input.rows import TABLE_BYTES, InputRow
-from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.access import filesystem
+from pipelines.storage.configuration import Storage
 from pipelines.storage.fetching import TooLargeError
 from pipelines.storage.urls import is_s3
 from pipelines.tables.row_keys import RowChoice

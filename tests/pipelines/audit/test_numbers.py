@@ -24,7 +24,7 @@ from pipelines.audit.numbers import (
     with_pictures,
 )
 from pipelines.audit.rows import AuditRows
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from tests.support.audit_root import (
     ERROR_RATES,
     HEAD,

@@ -15,7 +15,7 @@ from item.errors import UsageError
 from item.tables import ErrorCode
 from pipelines.audit import rows as audit_rows
 from pipelines.audit.rows import NAMES, NUMBERS, AuditRows, nights
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from tests.conftest import S3Server
 from tests.support.audit_root import broken, many, picture, thumbnail, write_night
 

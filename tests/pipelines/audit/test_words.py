@@ -11,7 +11,7 @@ from item.heads.head import ErrorRates
 from pipelines.audit import rows as audit_rows
 from pipelines.audit import words as audit_words
 from pipelines.audit.numbers import Audit, AuditOptions, Known, audit_of, known
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from tests.support.audit_root import ERROR_RATES, HEAD, Row, broken, many, picture, write_night
 
 NIGHT = "2026-01-09"

@@ -20,7 +20,7 @@ from pipelines.evaluate.protocols import (
     Design,
     most_frequent,
 )
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.train.rows import LabelledRows, read_labelled
 from tests.item.heads.examples import features_table
 from tests.support.feature_tables import write_features

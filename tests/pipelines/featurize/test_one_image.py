@@ -20,7 +20,7 @@ from item.tables import FEATURES, ErrorCode, as_features, with_feature_set
 from pipelines.featurize.one_image import featurize_one, read_one
 from pipelines.featurize.steps import stages
 from pipelines.runtime.stages import run_stage
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from tests.support.dumps import make, planned, tables_of
 from tests.support.odd_files import ODD_FILES
 from tests.support.photographs import photographs

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.featurize.reuse import Copier, ImageIndex, Register, _find, _halves, seen_before
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import join
 from pipelines.tables.features import FeatureTable
 from pipelines.tables.parts import FAILED, PART, PartWriter

@@ -28,7 +28,7 @@ from pipelines.featurize.error_rate import ErrorRateError, too_many_errors
 from pipelines.featurize.plan import FeaturizingPlan, plan_featurizing
 from pipelines.featurize.run import run_featurizing, run_together
 from pipelines.runtime.failures import machine_failures
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.tables.parts import REPEAT, PartWriter
 from pipelines.tables.provenance import provenance
 from pipelines.tables.published import STAGING
@@ -165,7 +165,7 @@ def test_preparing_writes_nothing_and_describes_the_plan(tmp_path: Path) -> None
     assert described["dates"] == [NIGHT]
     assert described["left out"] == {"hidden": 1}
     assert [stage["stage"] for stage in described["stages"]] == [
-        *("identify", "decode", "caption", "findobjects", "embed", "misalign")
+        *("identify", "decode", "caption", "phrases", "findobjects", "embed", "misalign")
     ]
     assert not (tmp_path / "features").exists()
 
@@ -260,7 +260,7 @@ def test_manifest_lists_the_files_that_are_there(finished: Finished) -> None:
 def test_manifest_tells_speeds_memory_and_models(finished: Finished) -> None:
     manifest = finished.manifest
     assert [one["stage"] for one in manifest["stages"]] == [
-        *("identify", "decode", "caption", "findobjects", "embed", "misalign")
+        *("identify", "decode", "caption", "phrases", "findobjects", "embed", "misalign")
     ]
     assert all(one["images_per_second"] > 0 for one in manifest["stages"])
     assert manifest["peak_memory_bytes"] > 100 << 20

@@ -183,7 +183,8 @@ def test_featurizer_gives_the_rows_of_the_stages(
 ) -> None:
     """The same values where the same pictures go through a model together.
 
-    But for their last bits, in which matrix products depend on where in memory they work.
+    But for their last bits, in which matrix products depend on where in memory they work, and
+    which decide to which side a vector's number is rounded to half precision.
     """
     assert len(images) <= profile.resources.embed.batch_size
     by_stages = as_features(through(ready, images, len(images)), profile.dimensions)
@@ -191,9 +192,8 @@ def test_featurizer_gives_the_rows_of_the_stages(
     columns = [name for name in by_stages.column_names if name not in OF_THE_INPUT]
     found = Featurizer(profile).featurize(images["bytes"].to_pylist(), images["uri"].to_pylist())
     assert found.schema.equals(by_stages.schema)
-    pd.testing.assert_frame_equal(
-        found.select(columns).to_pandas(), by_stages.select(columns).to_pandas(), rtol=1e-4
-    )
+    one, other = (table.select(columns).to_pandas() for table in (found, by_stages))
+    pd.testing.assert_frame_equal(one, other, rtol=2e-3, atol=1e-5)
 
 
 # Batches

@@ -22,7 +22,9 @@ from pipelines.nightly.configuration import NightlyConfiguration
 from pipelines.nightly.job import NightOutcome, plan_nights, run_nights
 from pipelines.nightly.nights import nights_of
 from pipelines.nightly.rejects import rejects
-from pipelines.storage.access import Storage, filesystem, take_retries
+from pipelines.storage.access import filesystem
+from pipelines.storage.configuration import Storage
+from pipelines.storage.retries import take_retries
 from pipelines.tables.features import FeatureTable
 from pipelines.tables.lease import Lease
 from pipelines.tables.parts import PartWriter

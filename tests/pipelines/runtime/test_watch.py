@@ -25,7 +25,7 @@ import ray, typer
 from jobs.command_line import refusals
 from pipelines.runtime import watch
 from pipelines.runtime.start import start_ray
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.tables.lease import Lease
 
 watch.PATIENCE = 4.0

@@ -18,7 +18,7 @@ from item.mini import HEAD
 from item.tables import FEATURES, SCORES
 from pipelines.score.configuration import ScoreConfiguration
 from pipelines.score.job import plan_scoring, run_scoring
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import join
 from pipelines.tables.features import FeatureTable
 from pipelines.tables.lease import Lease, LeaseHeldError

@@ -12,13 +12,9 @@ import pytest
 from pydantic import ValidationError
 
 from item.errors import UsageError
-from pipelines.storage.access import (
-    Storage,
-    check_readable,
-    check_writable,
-    filesystem,
-    take_retries,
-)
+from pipelines.storage.access import check_readable, check_writable, filesystem
+from pipelines.storage.configuration import Storage
+from pipelines.storage.retries import take_retries
 from tests.support.flaky_s3 import Fault, FlakyS3
 
 STORAGE = Storage(retries=0)

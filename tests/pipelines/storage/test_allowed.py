@@ -9,8 +9,8 @@ from urllib.parse import quote
 import pytest
 
 from item.errors import UsageError
-from pipelines.storage.access import Storage
 from pipelines.storage.allowed import Location, Roots
+from pipelines.storage.configuration import Storage
 from pipelines.storage.fetching import fetch
 
 STORAGE = Storage(retries=0)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.access import filesystem
 from pipelines.storage.atomic import write_atomically
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import join
 
 STORAGE = Storage(retries=0)

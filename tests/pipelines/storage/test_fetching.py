@@ -14,14 +14,9 @@ import pytest
 from botocore.exceptions import NoCredentialsError
 
 from item.tables import ErrorCode
-from pipelines.storage.access import (
-    HttpStatusError,
-    ReadError,
-    RefusedError,
-    Storage,
-    filesystem,
-)
+from pipelines.storage.access import HttpStatusError, ReadError, RefusedError, filesystem
 from pipelines.storage.allowed import Location, Roots
+from pipelines.storage.configuration import Storage
 from pipelines.storage.fetching import TooLargeError, fetch, row_failure
 
 STORAGE = Storage(retries=0)

@@ -18,13 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.storage import web
-from pipelines.storage.access import (
-    HttpStatusError,
-    ReadError,
-    RefusedError,
-    Storage,
-    take_retries,
-)
+from pipelines.storage.access import HttpStatusError, ReadError, RefusedError
+from pipelines.storage.configuration import Storage
+from pipelines.storage.retries import take_retries
 from pipelines.storage.web import TooLongError, fetch_http
 
 PICTURE = bytes(range(256)) * 40

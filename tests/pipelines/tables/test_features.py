@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from item.errors import UsageError
 from item.profiles import load_profile
 from item.tables import FEATURES, KEYS_VERSION, decoded, encoded
-from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.access import filesystem
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import join
 from pipelines.tables.features import FeatureTable
 from pipelines.tables.parts import FAILED, PartWriter

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from item.errors import UsageError
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.tables.identity import OwnTable, feature_set_in, own_table, table_kind
 from tests.support.audit_root import broken, picture, write_night
 

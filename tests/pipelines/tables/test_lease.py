@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from item.errors import UsageError
-from pipelines.storage.access import Storage, filesystem
+from pipelines.storage.access import filesystem
+from pipelines.storage.configuration import Storage
 from pipelines.tables import lease
 from pipelines.tables.lease import Lease, LeaseHeldError, LeaseLostError
 from tests.conftest import REPOSITORY
@@ -97,7 +98,7 @@ def is_free(root: str) -> bool:
 HOLDER = """
 import sys
 from pipelines.tables.lease import Lease, LeaseLostError
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 with Lease(sys.argv[1], sys.argv[2], Storage(retries=1), seconds=float(sys.argv[3])) as lease:
     print("holds", flush=True)
     for line in sys.stdin:
@@ -173,7 +174,7 @@ CONTENDER = """
 import os, random, sys, time
 from datetime import UTC, datetime
 from pipelines.tables.lease import Lease, LeaseHeldError
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 root, name, folder, turns = sys.argv[1:]
 storage = Storage(retries=1)
 print("ready", flush=True)

@@ -22,7 +22,7 @@ from pipelines.audit.thumbnails import Thumbnails
 from pipelines.nightly.rejects import write_rejects
 from pipelines.score.heads import load_head
 from pipelines.score.job import scores
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.storage.urls import join
 from pipelines.tables.features import FeatureTable
 from pipelines.tables.parts import PART, PartWriter

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.train.configuration import TrainConfiguration
 from pipelines.train.rows import LabelledRows
 from tests.item.heads.examples import DIFFERENCES, FEATURE_SET

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from item.errors import UsageError
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.train.files import parquet_files, read_text
 from tests.item.heads.examples import features_table
 from tests.support.feature_tables import write_features

@@ -13,7 +13,7 @@ import yaml
 from item.errors import UsageError
 from item.heads.head import Head
 from pipelines.score.heads import load_head
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.train import job
 from pipelines.train.configuration import TrainConfiguration
 from pipelines.train.job import train_head

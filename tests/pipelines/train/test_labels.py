@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from item.errors import UsageError
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.train.labels import Labels, as_labels
 from pipelines.train.rows import LabelledRows, read_labelled
 from tests.item.heads.examples import features_table

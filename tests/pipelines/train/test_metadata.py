@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from item.errors import UsageError
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.train.metadata import metadata_column
 
 LOCAL = Storage()

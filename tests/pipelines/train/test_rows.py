@@ -19,7 +19,7 @@ import pytest
 from item.errors import UsageError
 from item.heads.columns import EMBEDDINGS, FeatureArrays
 from item.tables import with_feature_set
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.train.rows import counted, read_labelled
 from tests.item.heads.examples import FEATURE_SET, features_table
 from tests.pipelines.train.examples import labelled_rows

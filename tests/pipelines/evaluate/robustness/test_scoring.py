@@ -13,7 +13,7 @@ from item.errors import UsageError
 from item.heads.head import Head
 from item.statistics import metrics
 from pipelines.evaluate.robustness.scoring import compare, score_table
-from pipelines.storage.access import Storage
+from pipelines.storage.configuration import Storage
 from pipelines.tables.features import FeatureTable
 from tests.item.heads.examples import features_table
 from tests.pipelines.evaluate.robustness.examples import MINI
