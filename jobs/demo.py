@@ -56,7 +56,7 @@ SETTINGS = ("max_error_rate=0.5", "profile.resources.caption.workers_per_cpu=0.5
 HONESTLY = (
     "All of these pictures are photographs: a likely_generated above is a false accusation. The "
     "head that ships keeps those rare by saying uncertain of most pictures; of generated ones of a "
-    "kind that it never saw it finds about one in seven. Crops and scans are unlike what it "
+    "kind that it never saw it finds about one in six. Crops and scans are unlike what it "
     "learned from, which is what the drift alarms are for."
 )
 
