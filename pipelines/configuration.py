@@ -33,8 +33,9 @@ class JobConfiguration(BaseModel):
 class RayJobConfiguration(JobConfiguration):
     """Of a job that runs on Ray."""
 
-    object_store_gb: float = Field(default=2.0, gt=0)
-    """Memory for rows between stages, in GB, whatever the size of the input."""
+    object_store_gb: float | None = Field(default=None, gt=0)
+    """Memory for rows between stages, in GB, whatever the size of the input; unset, 2, and where
+    there are GPUs a third of what Ray has, if that is more."""
 
 
 class PublishingConfiguration(RayJobConfiguration):

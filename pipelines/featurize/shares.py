@@ -10,8 +10,8 @@ from item.profiles import Profile, Resources
 from item.profiles.inputs import PIXELS, picture_inputs
 from pipelines.runtime.stages import has_workers, workers
 
-BATCHES_A_WORKER = 2
-"""That wait for a worker, or that it is at work on, at once."""
+WITH_PICTURES = ("decode", "caption", "phrases", "objects", "embed")
+"""Stages whose batches hold pictures."""
 FEWEST_ROWS = 8
 """Of a batch that is made smaller: below this, passing rows on costs more than it saves."""
 
@@ -91,10 +91,11 @@ def row_bytes(profile: Profile) -> int:
 
 
 def with_room(profile: Profile, cluster: Mapping[str, float], store: float) -> Profile:
-    """The profile with batches of which the memory for rows between stages holds several.
+    """The profile with batches of which the memory for rows between stages holds enough.
 
-    Where it does not, stages wait for each other one batch at a time. Smaller batches are told on
-    standard error.
+    Ray Data gives each stage an equal part of it. Where that does not hold a batch for each of the
+    stage's workers and one more, stages wait for each other one batch at a time. Smaller batches
+    are told on standard error.
 
     Parameters
     ----------
@@ -108,25 +109,27 @@ def with_room(profile: Profile, cluster: Mapping[str, float], store: float) -> P
         If not even small batches fit.
     """
     found = pools(profile)
-    number = sum(workers(one, cluster) or 0 for one in found.values()) + 1
+    batches = (len(found) + 1) * (1 + max(workers(one, cluster) or 1 for one in found.values()))
     of_a_row = row_bytes(profile)
-    most = int(store / (BATCHES_A_WORKER * number * of_a_row))
+    most = int(store / (batches * of_a_row))
     if most < FEWEST_ROWS:
-        needed = FEWEST_ROWS * BATCHES_A_WORKER * number * of_a_row / 1e9
+        needed = FEWEST_ROWS * batches * of_a_row / 1e9
         raise UsageError(
-            f"The memory for rows between stages is {store / 1e9:.2g} GB, and {number} workers "
-            f"with pictures of {of_a_row / 1e6:.2g} MB need {needed:.2g}: raise object_store_gb, "
-            "and Ray's own where it has less, or lower profile.decoding.max_side."
+            f"The memory for rows between stages is {store / 1e9:.2g} GB; {batches} batches of "
+            f"{FEWEST_ROWS} pictures, {of_a_row / 1e6:.2g} MB each, need {needed:.2g}: raise "
+            "object_store_gb, and Ray's own where it has less than twice that, or lower "
+            "profile.decoding.max_side."
         )
-    if any(one.batch_size > most for one in found.values()):
-        print(
-            f"Batches have at most {most} rows, so that the {store / 1e9:.2g} GB between stages "
-            f"hold {BATCHES_A_WORKER} for each of {number} workers: raise object_store_gb for "
-            "larger ones.",
-            file=sys.stderr,
-        )
+    large = [key for key in WITH_PICTURES if getattr(profile.resources, key).batch_size > most]
+    if not large:
+        return profile
+    print(
+        f"Batches have at most {most} rows, so that the {store / 1e9:.2g} GB between stages hold "
+        f"{batches} of them: raise object_store_gb for larger ones.",
+        file=sys.stderr,
+    )
     smaller = {
-        key: one.model_copy(update={"batch_size": min(one.batch_size, most)})
-        for key, one in profile.resources
+        key: getattr(profile.resources, key).model_copy(update={"batch_size": most})
+        for key in large
     }
     return profile.model_copy(update={"resources": profile.resources.model_copy(update=smaller)})

@@ -18,12 +18,21 @@ BLOCK_BYTES = 16 << 20
 workers idle at the end, and take memory in every stage."""
 
 
-def start_ray(object_store_gb: float, preserve_order: bool = False) -> None:
+USUAL_ROOM = 2e9
+"""Bytes for rows between stages where nobody says how many."""
+ROOM_SHARE = 1 / 3
+"""Of what Ray has for objects, where GPUs wait for rows."""
+USED_BY_RAY_DATA = 0.5
+"""Of what Ray has for objects, at most; Ray Data's own limit."""
+
+
+def start_ray(object_store_gb: float | None, preserve_order: bool = False) -> None:
     """Start Ray on this machine if no cluster is named and none runs, and tune Ray Data.
 
     Parameters
     ----------
-    object_store_gb : memory for rows between stages, in GB
+    object_store_gb : memory for rows between stages, in GB; None for what is usual, which is more
+        where there are GPUs
     preserve_order : whether rows keep their order, which costs speed
 
     Raises
@@ -48,14 +57,21 @@ def start_ray(object_store_gb: float, preserve_order: bool = False) -> None:
     context.raise_original_map_exception = True
     context.execution_options.preserve_order = preserve_order
     context.execution_options.resource_limits = ExecutionResources.for_limits(
-        object_store_memory=object_store_gb * 1e9
+        object_store_memory=_usual_room() if object_store_gb is None else object_store_gb * 1e9
     )
 
 
 def room_between_stages() -> float:
-    """Bytes that rows may take between stages: what was asked for, and at most what Ray has."""
+    """Bytes that rows may take between stages: what was asked for, as far as Ray Data allows."""
     asked = DataContext.get_current().execution_options.resource_limits.object_store_memory
-    return min(asked, ray.cluster_resources().get("object_store_memory", asked))
+    return min(asked, USED_BY_RAY_DATA * ray.cluster_resources().get("object_store_memory", asked))
+
+
+def _usual_room() -> float:
+    there = ray.cluster_resources()
+    if not there.get("GPU"):
+        return USUAL_ROOM
+    return max(USUAL_ROOM, ROOM_SHARE * there.get("object_store_memory", 0.0))
 
 
 def _join(address: str) -> None:

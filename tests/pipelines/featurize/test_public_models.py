@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from item.errors import UsageError
+from item.featurizing import Featurizer
 from item.heads.head import Head
 from item.mini import HEAD
 from item.models.files.source import local_folder
@@ -171,3 +176,30 @@ def test_pinning_leaves_the_feature_set_and_makes_paths_absolute(tmp_path, monke
     assert pinned.clip.files.source == str(tmp_path / "clip")
     assert pinned.feature_set_id() == profile.feature_set_id()
     assert load_profile("mini").pinned() == load_profile("mini")
+
+
+def test_gpu_workers_take_two_batches_at_once(tmp_path):
+    """On a GPU on paper: the rows are those of one process, and nothing mixes them up."""
+    shares = {"gpus": 0.9, "most_workers": 64, "batch_size": 4}
+    overrides = {f"resources.embed.{key}": value for key, value in shares.items()}
+    profile = tiny(tmp_path, {"captioner": {"model": "none"}, **overrides})
+    [embed] = [stage for stage in stages(profile) if stage.name == "embedimages"]
+    assert embed.several_threads
+    (tmp_path / "profile.yaml").write_text(yaml.safe_dump(profile.model_dump(mode="json")))
+    files = photographs(40)
+    make(tmp_path / "dump", files)
+    arguments = [str(tmp_path / name) for name in ("profile.yaml", "dump", "out")]
+    command = [sys.executable, "-m", "tests.support.gpu_on_paper", *arguments]
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    environment.pop("RAY_ADDRESS", None)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=110)
+    assert done.returncode == 0, done.stderr[-2000:]
+    # Not as many as `most_workers`: one GPU holds one.
+    assert "'embedimages': 1" in done.stdout
+    found = pq.read_table(tmp_path / "out", columns=["uri", "image_embedding"]).to_pylist()
+    alone = Featurizer(profile).featurize(list(files.values()))["image_embedding"].to_pylist()
+    expected = dict(zip(files, alone, strict=True))
+    assert len(found) == len(files)
+    for row in found:
+        vector = expected[row["uri"].rpartition("/")[2]]
+        np.testing.assert_allclose(row["image_embedding"], vector, atol=2e-3)
