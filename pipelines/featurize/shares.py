@@ -12,7 +12,7 @@ from pipelines.runtime.stages import has_workers, workers
 
 WITH_PICTURES = ("decode", "caption", "phrases", "objects", "embed")
 """Stages whose batches hold pictures."""
-FEWEST_ROWS = 8
+FEWEST_ROWS = 4
 """Of a batch that is made smaller: below this, passing rows on costs more than it saves."""
 
 
