@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from item.errors import UsageError
-from item.images.boxes import Picture, crop
+from item.images.boxes import Picture, crop, rows_by_picture
 from item.images.fit import Fit
-from item.layers import CentreCrop, LayerColumns
+from item.layers import LayerColumns
 from item.mini import MOST_LAYERS
 from item.models.custom import CustomModel, check_custom, custom_revision, load_custom
 from item.models.files.source import (
@@ -291,9 +291,8 @@ def embedding_fits(settings: Clip) -> tuple[Fit, Fit] | None:
         case OpenClip():
             from item.models.open_clip.preprocessing import read_fit
 
-            folder = configuration_folder(clip_files(settings))
-            fit = read_fit(folder)
-            return fit, CentreCrop(max(fit.height, fit.width))
+            fit = read_fit(configuration_folder(clip_files(settings)))
+            return fit, fit.middle
         case CustomClip():
             return None
 
@@ -318,9 +317,7 @@ def embed_regions(
         for picture, of_picture in zip(pictures, boxes, strict=True)
         for box in of_picture
     ]
-    rows = cast(CropEncoder, encoder).embed_crops(crops)
-    ends = np.cumsum([len(of_picture) for of_picture in boxes], dtype=int)
-    return [rows[end - len(of_picture) : end] for of_picture, end in zip(boxes, ends, strict=True)]
+    return rows_by_picture(cast(CropEncoder, encoder).embed_crops(crops), boxes)
 
 
 def with_layers(

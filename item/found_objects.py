@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from item.embedding import DualEncoder, embed_regions
-from item.grounding import PartsGrounder, grounding_fit, load_grounder
+from item.grounding import PartsGrounder, load_grounder
 from item.images.boxes import Picture, Size, box_in_picture, full_size_box
-from item.images.fit import Fit
 from item.profiles import Profile
 
 Embedding = NDArray[np.float32]
@@ -88,21 +87,20 @@ class ObjectFinder:
     Parameters
     ----------
     grounder : finds them
-    fit : what pictures are fitted to first; None for as they are
     """
 
-    def __init__(self, grounder: PartsGrounder, fit: Fit | None) -> None:
+    def __init__(self, grounder: PartsGrounder) -> None:
         self.grounder = grounder
-        self.fit = fit
 
     @classmethod
     def load(cls, profile: Profile, encoder: DualEncoder) -> ObjectFinder:
         """That of a profile; UsageError if a model is missing."""
         resources = profile.resources.objects
-        grounder = load_grounder(
-            profile.grounder, encoder, resources.model_batch_size, resources.gpu_share
+        return cls(
+            load_grounder(
+                profile.grounder, encoder, resources.model_batch_size, resources.gpu_share
+            )
         )
-        return cls(grounder, grounding_fit(profile.grounder, profile.clip))
 
     def __call__(
         self, pictures: Sequence[Picture], sizes: Sequence[Size], phrases: Sequence[Sequence[str]]
@@ -111,12 +109,11 @@ class ObjectFinder:
 
         Parameters
         ----------
-        pictures : n uint8 RGB arrays of shape (height', width', 3)
+        pictures : n uint8 RGB arrays of shape (height', width', 3), as
+            :class:`item.profiles.inputs.PictureInputs` gives them to the grounder
         sizes : of the n full-size pictures; boxes are in their pixels
         phrases : that each caption names
         """
-        if self.fit is not None:
-            pictures = list(map(self.fit, pictures))
         parts, groundings = self.grounder.ground(pictures, phrases)
         return FoundObjects(
             objects=[

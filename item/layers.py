@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 from pydantic import Field
+
+from item.images.fit import Square
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,21 +61,8 @@ def centre_crop(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return picture[top : top + side, left : left + side]
 
 
-@dataclass(frozen=True)
-class CentreCrop:
+class CentreCrop(Square):
     """The fit of :func:`centre_crop`; see :class:`item.images.fit.Fit`."""
-
-    side: int
-
-    @property
-    def height(self) -> int:
-        """Of the result, in pixels."""
-        return self.side
-
-    @property
-    def width(self) -> int:
-        """Of the result, in pixels."""
-        return self.side
 
     def __call__(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Picture (h, w, 3) -> (side, side, 3)."""

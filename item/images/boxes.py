@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated
@@ -45,6 +46,14 @@ def whole_pixels(pixels: Picture, box: Sequence[float]) -> NDArray[np.intp]:
     x1 = min(max(math.ceil(right), x0 + 1), width)
     y1 = min(max(math.ceil(bottom), y0 + 1), height)
     return np.array([x0, y0, x1, y1])
+
+
+def rows_by_picture(
+    rows: NDArray[np.float32], boxes: Sequence[NDArray[np.float32]]
+) -> list[NDArray[np.float32]]:
+    """Rows of all boxes of n pictures, one after the other -> n arrays, a row for each box."""
+    ends = itertools.accumulate(len(of_picture) for of_picture in boxes)
+    return [rows[end - len(of_picture) : end] for of_picture, end in zip(boxes, ends, strict=True)]
 
 
 def fitted_box(

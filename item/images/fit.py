@@ -36,8 +36,8 @@ class Fit(Protocol):
 
 
 @dataclass(frozen=True)
-class Squash:
-    """To a square, whatever the aspect ratio; see :func:`item.images.decode.squash`."""
+class Square:
+    """The size of a fit to a square."""
 
     side: int
 
@@ -50,6 +50,10 @@ class Squash:
     def width(self) -> int:
         """Of the result, in pixels."""
         return self.side
+
+
+class Squash(Square):
+    """To a square, whatever the aspect ratio; see :func:`item.images.decode.squash`."""
 
     def __call__(self, picture: Picture) -> Picture:
         """Picture (h, w, 3) -> (side, side, 3)."""

@@ -18,7 +18,7 @@ from item.images.fit import is_fitted
 from item.models.files.contents import check_contents
 from item.models.precision import Precision
 from item.models.processor_fit import fit_of
-from item.models.transformers_notices import quiet
+from item.models.transformers_notices import cannot_be_loaded, quiet
 
 # torch and transformers are imported where they are used: whoever asks for a folder's family
 # needs neither, and they take seconds.
@@ -236,11 +236,7 @@ def _loaded(folder: Path, family: Family, dtype: Any, allow_pickle: bool) -> tup
                 **local,
             )
     except Exception as error:  # damaged files make parsers and constructors raise anything
-        said = str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".:")
-        raise UsageError(
-            f"The captioner in '{folder}' cannot be loaded, perhaps because a file is damaged "
-            f"({type(error).__name__}: {said})."
-        ) from error
+        raise cannot_be_loaded("captioner", folder, error) from error
     # Buffers may be missing: the model computes them.
     learned = dict(model.named_parameters(remove_duplicate=False))
     wrong = [name for name in report["missing_keys"] if name in learned]

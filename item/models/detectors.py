@@ -22,7 +22,7 @@ from item.models.batching import Batches, automatic_size, device, dtype
 from item.models.detector_families import Family, GroundingDino, Owl
 from item.models.files.contents import check_contents
 from item.models.precision import Precision
-from item.models.transformers_notices import quiet
+from item.models.transformers_notices import cannot_be_loaded, quiet
 from item.models.upload import upload
 
 FAMILIES = {
@@ -257,11 +257,7 @@ def _loaded(folder: Path, family: str, precision: Precision, allow_pickle: bool)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **local)
             images = transformers.AutoImageProcessor.from_pretrained(folder, **local)
     except Exception as error:  # damaged files make parsers and constructors raise anything
-        reason = str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".:")
-        raise UsageError(
-            f"The detector in '{folder}' cannot be loaded, perhaps because a file is damaged "
-            f"({type(error).__name__}: {reason})."
-        ) from error
+        raise cannot_be_loaded("detector", folder, error) from error
     wrong = [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]
     if wrong:
         raise UsageError(

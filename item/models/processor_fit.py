@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from item.errors import UsageError
-from item.models.transformers_notices import quiet
+from item.models.transformers_notices import cannot_be_loaded, quiet
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,7 @@ def read_processor_fit(folder: Path) -> ProcessorFit:
                 folder, local_files_only=True, trust_remote_code=False
             )
     except Exception as error:  # damaged files make parsers and constructors raise anything
-        said = str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".:")
-        raise UsageError(
-            f"The image processor in '{folder}' cannot be loaded, perhaps because a file is "
-            f"damaged ({type(error).__name__}: {said})."
-        ) from error
+        raise cannot_be_loaded("image processor", folder, error) from error
     return fit_of(images, folder)
 
 

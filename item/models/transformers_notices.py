@@ -1,9 +1,12 @@
-"""What transformers says of itself while it loads a model."""
+"""What transformers says while it loads a model, and when it cannot."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from item.errors import UsageError
 
 
 @contextmanager
@@ -20,3 +23,12 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
+
+
+def cannot_be_loaded(what: str, folder: Path, error: Exception) -> UsageError:
+    """That something in a folder cannot be loaded, with what the library says first."""
+    said = str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".:")
+    return UsageError(
+        f"The {what} in '{folder}' cannot be loaded, perhaps because a file is damaged "
+        f"({type(error).__name__}: {said})."
+    )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from item.errors import UsageError
 from item.profiles import Profile, Resources
 from item.profiles.inputs import PIXELS, picture_inputs
-from pipelines.runtime.stages import has_workers, workers
+from pipelines.runtime.stages import shares_workers, workers
 
 WITH_PICTURES = ("decode", "caption", "phrases", "objects", "embed")
 """Stages whose batches hold pictures."""
@@ -25,7 +25,7 @@ def pools(profile: Profile) -> dict[str, Resources]:
     found: dict[str, Resources] = {}
     for key in keys:
         resources: Resources = getattr(profile.resources, key)
-        if not (resources.with_previous and found and has_workers(list(found.values())[-1])):
+        if not (found and shares_workers(resources, list(found.values())[-1])):
             found[key] = resources
     return found
 

@@ -119,29 +119,23 @@ def _binary_views(chunk: pa.LargeBinaryArray) -> list[NDArray[np.uint8] | None]:
     _, offsets, data = chunk.buffers()
     places = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
     pixels = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
-    there = chunk.is_valid().to_numpy(zero_copy_only=False)
-    return [
-        pixels[start:end] if valid else None
-        for start, end, valid in zip(places[:-1], places[1:], there, strict=True)
-    ]
+    return _cut_up(pixels, places, chunk)
 
 
 def _list_views(chunk: pa.ListArray) -> list[NDArray[np.float32] | None]:
     numbers = chunk.values.to_numpy(zero_copy_only=False)
-    places = chunk.offsets.to_numpy()
-    there = chunk.is_valid().to_numpy(zero_copy_only=False)
-    return [
-        numbers[start:end] if valid else None
-        for start, end, valid in zip(places[:-1], places[1:], there, strict=True)
-    ]
+    return _cut_up(numbers, chunk.offsets.to_numpy(), chunk)
 
 
 def _nested_views(chunk: pa.ListArray) -> list[list[NDArray[np.float32] | None] | None]:
-    inner = _list_views(chunk.values)
-    places = chunk.offsets.to_numpy()
+    return _cut_up(_list_views(chunk.values), chunk.offsets.to_numpy(), chunk)
+
+
+def _cut_up(every: Any, places: NDArray[Any], chunk: pa.Array) -> list[Any]:
+    """What lies between one place and the next, for each value of a chunk; None for null."""
     there = chunk.is_valid().to_numpy(zero_copy_only=False)
     return [
-        inner[start:end] if valid else None
+        every[start:end] if valid else None
         for start, end, valid in zip(places[:-1], places[1:], there, strict=True)
     ]
 

@@ -119,11 +119,16 @@ def groups(stages: Sequence[Stage]) -> list[list[Stage]]:
     """Stages that share a worker, in order; see ``Resources.with_previous``."""
     found: list[list[Stage]] = []
     for stage in stages:
-        if found and stage.resources.with_previous and has_workers(found[-1][0].resources):
+        if found and shares_workers(stage.resources, found[-1][0].resources):
             found[-1].append(stage)
         else:
             found.append([stage])
     return found
+
+
+def shares_workers(resources: Resources, before: Resources) -> bool:
+    """Whether a stage works in the workers before it, whose resources are ``before``."""
+    return resources.with_previous and has_workers(before)
 
 
 def has_workers(resources: Resources) -> bool:
@@ -279,7 +284,7 @@ def _with_column(
         return table
     if there and len(rows) < len(table):
         every = np.arange(len(table))
-        placed = list(values(table[name], every))
+        placed = values(table[name], every)
         for row, value in zip(rows, [] if found is None else found, strict=True):
             placed[row] = value
         rows, found = every, placed

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from item.errors import UsageError
-from item.images.boxes import Picture, whole_pixels
+from item.images.boxes import Picture, rows_by_picture, whole_pixels
 from item.images.fit import is_fitted
-from item.layers import CentreCrop, random_projection
+from item.layers import random_projection
 from item.models.batching import Batches, automatic_size, device, dtype
 from item.models.open_clip import device_crops
 from item.models.open_clip.files import (
@@ -36,7 +36,7 @@ from item.models.open_clip.files import (
     weights_file,
 )
 from item.models.open_clip.layers import LayeredTower
-from item.models.open_clip.preprocessing import OpenClipFit, read_config, read_preprocessing
+from item.models.open_clip.preprocessing import read_config, read_fit
 from item.models.precision import Precision
 from item.models.upload import upload
 
@@ -111,7 +111,8 @@ class OpenClipEncoder:
         weights = weights_file(folder, allow_pickle)
         self.dimensions: int = config["model_cfg"]["embed_dim"]
         self.precision = precision
-        preprocessing = read_preprocessing(folder, config)
+        self.fit = read_fit(folder)
+        self.middle = self.fit.middle
         self.tokenizer = read_tokenizer(folder, config["model_cfg"]["text_cfg"])
         self.device = device()
         model = empty_model(folder, config["model_cfg"])
@@ -123,14 +124,12 @@ class OpenClipEncoder:
         self._tower = LayeredTower(self.model.visual) if layer_columns else None
         self._projection: Tensor | None = None
         self.compiled = compiled
-        self.fit = OpenClipFit(preprocessing, *_pair(self.model.visual.image_size))
-        self.middle = CentreCrop(max(self.fit.height, self.fit.width))
         self.cuts_on_device = self.device.type == "cuda"
         self._lock = threading.Lock()
         self._causal = _causal_mask(self.model)
         self._mean, self._std = (
             255 * torch.tensor(values, device=self.device).reshape(1, 3, 1, 1)
-            for values in (preprocessing.mean, preprocessing.std)
+            for values in (self.fit.preprocessing.mean, self.fit.preprocessing.std)
         )
         threads = min(torch.get_num_threads(), len(os.sched_getaffinity(0)))
         self._threads = ThreadPoolExecutor(threads, "resize") if threads > 1 else None
@@ -192,14 +191,7 @@ class OpenClipEncoder:
                     [pictures[place][y0:y1, x0:x1] for place, (x0, y0, x1, y1) in wanted]
                 )
             sent = self._sent_back(found)
-        rows = iter(self._collected(sent)[:, : self.dimensions])
-        width = (0, self.dimensions)
-        return [
-            np.stack(list(itertools.islice(rows, len(of_picture))))
-            if len(of_picture)
-            else np.zeros(width, np.float32)
-            for of_picture in boxes
-        ]
+        return rows_by_picture(self._collected(sent)[:, : self.dimensions], boxes)
 
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Texts, each cut where the context ends -> unit rows (n, dimensions)."""
@@ -341,8 +333,3 @@ def _causal_mask(model: nn.Module) -> Tensor | None:
         return None
     ends = text.pool_type in ("argmax", "eos") and text.cls_emb is None and not text.output_tokens
     return text.attn_mask if ends else None
-
-
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width."""
-    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -15,6 +15,7 @@ from PIL.Image import Resampling
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from item.errors import UsageError
+from item.layers import CentreCrop
 
 CONFIG = "open_clip_config.json"
 USUAL_SIDE = 224
@@ -95,6 +96,11 @@ class OpenClipFit:
     def resamples_bilinearly(self) -> bool:
         """Whether the kernel is bilinear; else it is bicubic."""
         return self.preprocessing.resampling(self.height == self.width) is Resampling.BILINEAR
+
+    @property
+    def middle(self) -> CentreCrop:
+        """How the middle of a picture is fitted, for the layers."""
+        return CentreCrop(max(self.height, self.width))
 
     def __call__(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Picture (h, w, 3) -> (height, width, 3)."""
