@@ -120,9 +120,16 @@ def read_fit(folder: Path) -> OpenClipFit:
         If the configuration is missing or damaged, or asks for what is not known here.
     """
     config = read_config(folder)
-    side = config["model_cfg"]["vision_cfg"].get("image_size", USUAL_SIDE)
-    height, width = (side, side) if isinstance(side, int) else side
-    return OpenClipFit(read_preprocessing(folder, config), height, width)
+    preprocessing = read_preprocessing(folder, config)
+    match config["model_cfg"]["vision_cfg"].get("image_size", USUAL_SIDE):
+        case int(side):
+            return OpenClipFit(preprocessing, side, side)
+        case [int(height), int(width)]:
+            return OpenClipFit(preprocessing, height, width)
+    raise UsageError(
+        f"The {CONFIG} in '{folder}' has an image_size that is neither a number nor a height and a "
+        "width."
+    )
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from item.errors import UsageError
 from item.models.open_clip import encoder as open_clip_encoder
 from item.models.open_clip.encoder import OpenClipEncoder
 from item.models.open_clip.files import hub_id
-from item.models.open_clip.preprocessing import Preprocessing
+from item.models.open_clip.preprocessing import Preprocessing, read_fit
 from tests.support.tiny_checkpoints.clips import (
     change_config,
     tiny_clip,
@@ -681,3 +681,14 @@ def test_open_clip_is_imported_only_by_whom_needs_it(folders):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("size", ["large", None, [32], [32, "wide"]])
+def test_an_image_size_of_another_kind_is_one_sentence(size, folders, tmp_path):
+    folder = shutil.copytree(folders["clip"], tmp_path / "copy")
+    path = folder / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config["model_cfg"]["vision_cfg"]["image_size"] = size
+    path.write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="neither a number nor a height and a width"):
+        read_fit(folder)
